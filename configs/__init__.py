@@ -1,0 +1,1 @@
+"""LazyConfig files; load them by path with `queryseg.engine.load_config`."""
