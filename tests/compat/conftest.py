@@ -17,7 +17,7 @@ Stored = Callable[[str, Mapping[str, object]], Mapping[str, np.ndarray]]
 
 @pytest.fixture
 def stored(detectron2_kind: str) -> Stored:
-    """Returns `stored(name, arrays)`: the arrays of the same names that the real Detectron2 gave."""
+    """Return `stored(name, arrays)`: what the real Detectron2 gave for the same names."""
 
     def read_or_record(name: str, arrays: Mapping[str, object]) -> Mapping[str, np.ndarray]:
         path = FOLDER / f"{name}.npz"
