@@ -15,7 +15,8 @@ class NeedsRealDetectron2(ImportError):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"{what} needs the real Detectron2; the subset bundled with QuerySeg does not have it. "
-            f"Install it with: {REAL_INSTALL_HINT}"
+            f"Install it with: {REAL_INSTALL_HINT}",
+            name=what,
         )
 
 
