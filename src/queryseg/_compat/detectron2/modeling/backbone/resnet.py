@@ -1,7 +1,7 @@
 """Residual networks (https://arxiv.org/abs/1512.03385)."""
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +25,7 @@ BLOCKS_PER_STAGE = {
 }
 
 
-class _ResidualBlock(CNNBlockBase):
+class _ResidualBlock(CNNBlockBase, ABC):
     """relu(shortcut(x) + residual(x)); the shortcut is a 1x1 convolution if channels change."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm) -> None:
