@@ -1,0 +1,309 @@
+"""Reads a COCO-format json into standard dataset dicts, and says what was wrong in it."""
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detectron2.structures import BoxMode
+
+from queryseg.data.annotation import ImageEntry, read_annotation
+from queryseg.data.image import upright_size
+from queryseg.data.problems import CHECK_HINT, Effect, Problem, of_effect, raise_if_fatal, summarise
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CocoFile:
+    """What a COCO json holds.
+
+    Attributes:
+        json_file: its path.
+        images: one record an image, sorted by id: `file_name` (with the folder), `height`, `width`,
+            `image_id`, `annotations` (those that are usable, with the json's category ids).
+        categories: id to name, sorted by id.
+        num_annotations: entries in the json, usable or not.
+        has_annotations: whether the json has the key at all (test sets lack it).
+        problems: everything found.
+    """
+
+    json_file: str
+    images: list[dict[str, Any]] = field(default_factory=list)
+    categories: dict[int, str] = field(default_factory=dict)
+    num_annotations: int = 0
+    has_annotations: bool = True
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_coco_json(json_file: str | Path, image_root: str | Path) -> CocoFile:
+    """Read a COCO json without stopping at what is wrong inside it.
+
+    Args:
+        json_file: its path.
+        image_root: the folder that the file names are relative to.
+
+    Raises:
+        FileNotFoundError: no such json.
+        ValueError: not JSON, or without the lists of the COCO format.
+    """
+    content = _load(Path(json_file))
+    coco = CocoFile(str(json_file), has_annotations="annotations" in content)
+    coco.categories = _read_categories(content["categories"], coco.problems)
+    records = _read_images(content["images"], str(image_root), coco.problems)
+    raw_annotations = content.get("annotations", [])
+    coco.num_annotations = len(raw_annotations)
+    _attach_annotations(raw_annotations, records, coco)
+    coco.images = sorted(records.values(), key=_by_id)
+    return coco
+
+
+def load_coco_json(
+    json_file: str | Path, image_root: str | Path, class_names: Sequence[str] | None = None
+) -> tuple[list[dict[str, Any]], list[str], dict[int, int]]:
+    """Load a COCO json for training or testing.
+
+    Annotations that cannot be used are left out, and one warning says how many of which kind.
+
+    Args:
+        json_file: its path.
+        image_root: the folder that the file names are relative to.
+        class_names: the order of the classes; categories are found in it by name. Without it the
+            classes are those of the json, ordered by category id.
+
+    Returns:
+        the standard dataset dicts (`category_id` counts from 0, `bbox_mode` is XYWH), the class
+        names, and the map from category ids to class indices.
+
+    Raises:
+        FileNotFoundError: no such json.
+        ValueError: something that cannot be left out silently: an unknown or doubled category,
+            doubled image ids, images without a file, a class that `class_names` lacks.
+    """
+    coco = read_coco_json(json_file, image_root)
+    coco.problems += find_missing_files(coco.images)
+    raise_if_fatal(coco.problems, coco.json_file)
+    names = list(class_names) if class_names is not None else list(coco.categories.values())
+    index_of = map_categories(coco, names)
+    for image in coco.images:
+        for annotation in image["annotations"]:
+            annotation["category_id"] = index_of[annotation["category_id"]]
+            annotation["bbox_mode"] = BoxMode.XYWH_ABS
+    _log(coco)
+    return coco.images, names, index_of
+
+
+def map_categories(coco: CocoFile, class_names: Sequence[str]) -> dict[int, int]:
+    """Category id of the json to index into `class_names`.
+
+    Raises:
+        ValueError: a category has a name that is not in `class_names`, or one that is there twice.
+    """
+    if list(coco.categories.values()) == list(class_names):
+        return {category: index for index, category in enumerate(coco.categories)}
+    unknown = [name for name in coco.categories.values() if name not in class_names]
+    if unknown:
+        raise ValueError(
+            f"{coco.json_file} has classes that the training set lacks: {unknown}. Training set: "
+            f"{list(class_names)}. Make the `categories` of both files the same."
+        )
+    doubled = [name for name, n in Counter(class_names).items() if n > 1]
+    if doubled:
+        raise ValueError(
+            f"class names {doubled} occur more than once and the class lists of the two sets "
+            f"differ, so {coco.json_file} cannot be matched by name: rename them."
+        )
+    position = {name: index for index, name in enumerate(class_names)}
+    return {category: position[name] for category, name in coco.categories.items()}
+
+
+def find_missing_files(images: Sequence[dict[str, Any]]) -> list[Problem]:
+    """One fatal problem for each image whose file does not exist; lists every folder once."""
+    listed: dict[str, set[str]] = {}
+    problems = []
+    for image in images:
+        folder, name = os.path.split(image["file_name"])
+        if folder not in listed:
+            listed[folder] = (
+                set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
+            )
+        if name not in listed[folder]:
+            message = "no such file. Check the image folder, or take the image out of the json"
+            problem = Problem("missing-file", Effect.FATAL, message, image["image_id"])
+            problems.append(_with_file(problem, image["file_name"]))
+    return problems
+
+
+def _with_file(problem: Problem, file_name: str) -> Problem:
+    return Problem(problem.kind, problem.effect, problem.message, problem.image_id, None, file_name)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no such annotation file: {path}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from error
+    if isinstance(content, list):
+        raise ValueError(
+            f"{path} holds a list; the COCO format is an object with the lists images, annotations "
+            "and categories. A list is what predictions are stored in."
+        )
+    missing = [key for key in ("images", "categories") if not isinstance(content.get(key), list)]
+    if missing:
+        raise ValueError(f"{path} is not in COCO format: it lacks the list {' and '.join(missing)}")
+    if not isinstance(content.get("annotations", []), list):
+        raise ValueError(f"{path} is not in COCO format: annotations is not a list")
+    for key in ("images", "categories", "annotations"):
+        for place, entry in enumerate(content.get(key, [])):
+            if not isinstance(entry, dict):
+                raise ValueError(
+                    f"{path} is not in COCO format: {key}[{place}] is {entry!r:.40}, not an object"
+                )
+    return content
+
+
+def _as_id(value: Any) -> int | str | None:
+    """An id as an int or a string; None if it cannot be one."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+
+
+def _as_side(value: Any) -> int | None:
+    side = _as_id(value)
+    return side if isinstance(side, int) and side > 0 else None
+
+
+def _read_categories(raw: list[Any], problems: list[Problem]) -> dict[int, str]:
+    categories: dict[int, str] = {}
+
+    def fatal(kind: str, message: str) -> None:
+        problems.append(Problem(kind, Effect.FATAL, message))
+
+    for entry in raw:
+        category, name = _as_id(entry.get("id")), entry.get("name")
+        if not isinstance(category, int) or not isinstance(name, str):
+            fatal("category-fields", f"category {entry!r:.80} needs an integer id and a name")
+        elif category in categories:
+            fatal("category-doubled", f"category id {category} occurs twice: renumber one")
+        else:
+            categories[category] = name
+    if not raw:
+        fatal("no-categories", "the list categories is empty: name the classes there")
+    return dict(sorted(categories.items()))
+
+
+def _read_images(
+    raw: list[Any], image_root: str, problems: list[Problem]
+) -> dict[int | str, dict[str, Any]]:
+    records: dict[int | str, dict[str, Any]] = {}
+    for entry in raw:
+        image_id, name = _as_id(entry.get("id")), entry.get("file_name")
+        if image_id is None or not isinstance(name, str) or not name:
+            message = f"image entry {entry!r:.80} needs an id and a file_name"
+            problems.append(Problem("image-fields", Effect.FATAL, message))
+            continue
+        if image_id in records:
+            other = records[image_id]["file_name"]
+            message = f"the image id occurs twice (also for {other}): give each image its own"
+            problems.append(Problem("image-doubled", Effect.FATAL, message, image_id, None, name))
+            continue
+        file_name = os.path.join(image_root, name)
+        size = _image_size(entry, image_id, file_name, problems)
+        if size is not None:
+            records[image_id] = {
+                "file_name": file_name,
+                "height": size[0],
+                "width": size[1],
+                "image_id": image_id,
+                "annotations": [],
+            }
+    return records
+
+
+def _image_size(
+    entry: dict[str, Any], image_id: int | str, file_name: str, problems: list[Problem]
+) -> tuple[int, int] | None:
+    height, width = _as_side(entry.get("height")), _as_side(entry.get("width"))
+    if height is not None and width is not None:
+        return height, width
+    try:
+        size = upright_size(file_name)
+    except OSError as error:
+        message = f"height and width are missing and the file cannot be read ({error})"
+        problems.append(Problem("image-size", Effect.FATAL, message, image_id, None, file_name))
+        return None
+    message = "height and width are missing: read from the file"
+    problems.append(Problem("image-size", Effect.HANDLED, message, image_id, None, file_name))
+    return size
+
+
+def _attach_annotations(
+    raw_annotations: list[Any], records: dict[int | str, dict[str, Any]], coco: CocoFile
+) -> None:
+    seen: set[int | str] = set()
+    for raw in raw_annotations:
+        image_id, own_id = _as_id(raw.get("image_id")), _as_id(raw.get("id"))
+        record = records.get(image_id) if image_id is not None else None
+        if image_id is None or record is None:
+            message = f"image_id {raw.get('image_id')!r} is not in the list images"
+            coco.problems.append(
+                Problem("unknown-image", Effect.DROPPED, message, annotation_id=own_id)
+            )
+            continue
+        image = ImageEntry(image_id, record["file_name"], record["height"], record["width"])
+        identity = (image_id, own_id, image.file_name)
+        if own_id is not None:
+            if own_id in seen:
+                message = "the annotation id occurs twice; ids are not used"
+                problem = Problem("annotation-doubled", Effect.HANDLED, message, *identity)
+                coco.problems.append(problem)
+            seen.add(own_id)
+        category = _as_id(raw.get("category_id"))
+        if category not in coco.categories:
+            message = (
+                f"category_id {raw.get('category_id')!r} is not in the list categories: add the "
+                "category or remove the annotation"
+            )
+            coco.problems.append(Problem("unknown-category", Effect.FATAL, message, *identity))
+            continue
+        annotation, problems = read_annotation(
+            {**raw, "category_id": category, "id": own_id}, image
+        )
+        coco.problems += problems
+        if annotation is not None:
+            record["annotations"].append(annotation)
+
+
+def _by_id(image: dict[str, Any]) -> tuple[bool, Any]:
+    return isinstance(image["image_id"], str), image["image_id"]
+
+
+def _log(coco: CocoFile) -> None:
+    kept = sum(len(image["annotations"]) for image in coco.images)
+    _logger.info(
+        "%s: %d images, %d objects, %d classes",
+        coco.json_file,
+        len(coco.images),
+        kept,
+        len(coco.categories),
+    )
+    dropped = of_effect(coco.problems, Effect.DROPPED)
+    if dropped:
+        _logger.warning(
+            "%s: %d of %d annotations cannot be used and are left out: %s. %s.",
+            coco.json_file,
+            len(dropped),
+            coco.num_annotations,
+            summarise(dropped),
+            CHECK_HINT,
+        )
+    handled = of_effect(coco.problems, Effect.HANDLED)
+    if handled:
+        _logger.info("%s: handled while loading: %s", coco.json_file, summarise(handled))

@@ -1,0 +1,275 @@
+"""Data sets by name: registered when first asked for, never at import time."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from queryseg.data.coco_json import load_coco_json, map_categories, read_coco_json
+from queryseg.data.problems import raise_if_fatal
+from queryseg.data.shapes import CLASS_NAMES as SHAPES_CLASS_NAMES
+
+DATASETS_ROOT_VARIABLE = "DETECTRON2_DATASETS"
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """Where a set that is known by name lies below the data root, and how to get it."""
+
+    json_file: str
+    image_root: str
+    cure: str
+    class_names: tuple[str, ...] | None = None
+
+
+_COCO_CURE = (
+    f"download COCO 2017 and set the environment variable {DATASETS_ROOT_VARIABLE} to the folder "
+    "that holds coco/"
+)
+_SHAPES_CURE = "write it with `python -m queryseg.data.shapes --output {root}/shapes`"
+
+KNOWN_DATASETS: dict[str, KnownDataset] = {
+    "coco_2017_train": KnownDataset(
+        "coco/annotations/instances_train2017.json", "coco/train2017", _COCO_CURE
+    ),
+    "coco_2017_val": KnownDataset(
+        "coco/annotations/instances_val2017.json", "coco/val2017", _COCO_CURE
+    ),
+    "coco_2017_test-dev": KnownDataset(
+        "coco/annotations/image_info_test-dev2017.json", "coco/test2017", _COCO_CURE
+    ),
+    "shapes_train": KnownDataset(
+        "shapes/annotations/train.json", "shapes/train", _SHAPES_CURE, SHAPES_CLASS_NAMES
+    ),
+    "shapes_val": KnownDataset(
+        "shapes/annotations/val.json", "shapes/val", _SHAPES_CURE, SHAPES_CLASS_NAMES
+    ),
+}
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """A user's registered train and validation sets.
+
+    Attributes:
+        train_name: the name to put into `dataloader.train`.
+        val_name: the name to put into `dataloader.test` and the evaluator.
+        class_names: of the training set, in the order of the class indices.
+    """
+
+    train_name: str
+    val_name: str
+    class_names: tuple[str, ...]
+
+
+def datasets_root() -> str:
+    """The folder that holds the known data sets: `$DETECTRON2_DATASETS`, or `datasets`."""
+    return os.path.expanduser(os.environ.get(DATASETS_ROOT_VARIABLE, "datasets"))
+
+
+def register_coco_json(
+    name: str,
+    json_file: str | Path,
+    image_root: str | Path,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Register a COCO-format set under `name`; nothing is read before it is asked for.
+
+    Registering the same files again does nothing.
+
+    Args:
+        name: for configs, `get_dataset_dicts` and the evaluator.
+        json_file: annotations.
+        image_root: the folder that the file names are relative to.
+        class_names: the order of the classes, if it is not that of the category ids.
+
+    Raises:
+        ValueError: the name is taken by another set.
+    """
+    json_file, image_root = str(json_file), str(image_root)
+    metadata = MetadataCatalog.get(name)
+    if name in DatasetCatalog:
+        if (metadata.get("json_file"), metadata.get("image_root")) != (json_file, image_root):
+            raise ValueError(
+                f"a data set named {name!r} is registered already, with the annotations "
+                f"{metadata.get('json_file')}: choose another name for {json_file}"
+            )
+        return
+    DatasetCatalog.register(name, partial(_load_registered, name, class_names))
+    metadata.set(json_file=json_file, image_root=image_root, evaluator_type="coco")
+    if class_names is not None:
+        metadata.set(thing_classes=list(class_names))
+
+
+def ensure_registered(name: str) -> None:
+    """Register a known set (COCO 2017, the synthetic shapes) if it is not there yet.
+
+    Raises:
+        ValueError: the name is neither registered nor known.
+    """
+    if name in DatasetCatalog:
+        return
+    if name not in KNOWN_DATASETS:
+        candidates = sorted({*DatasetCatalog.keys(), *KNOWN_DATASETS})
+        close = get_close_matches(name, candidates)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(
+            f"no data set named {name!r}.{hint} Known are {sorted(KNOWN_DATASETS)}. Register your "
+            "own with queryseg.data.registration.register_coco_json, or train on it with "
+            "train_net.py --train-json FILE --train-images FOLDER --val-json FILE --val-images "
+            "FOLDER."
+        )
+    known, root = KNOWN_DATASETS[name], datasets_root()
+    register_coco_json(
+        name,
+        os.path.join(root, known.json_file),
+        os.path.join(root, known.image_root),
+        known.class_names,
+    )
+
+
+def get_dataset_dicts(
+    names: str | Sequence[str], filter_empty: bool = True
+) -> list[dict[str, Any]]:
+    """Load one or several data sets as a list of standard dataset dicts.
+
+    Args:
+        names: registered or known data sets, with the same classes.
+        filter_empty: leave out images without an object (crowds do not count). Set it to False for
+            testing.
+
+    Raises:
+        ValueError: an unknown name, sets with different classes, or nothing left to train on.
+        FileNotFoundError: the files of a known set are not there; the message says how to get them.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise ValueError("get_dataset_dicts needs at least one data set name")
+    images: list[dict[str, Any]] = []
+    for name in names:
+        ensure_registered(name)
+        images += _load_known(name) if name in KNOWN_DATASETS else DatasetCatalog.get(name)
+    _check_same_classes(names)
+    if filter_empty:
+        with_objects = [image for image in images if _has_object(image)]
+        if len(with_objects) < len(images):
+            _logger.info(
+                "%s: %d images without objects left out, %d kept",
+                ", ".join(names),
+                len(images) - len(with_objects),
+                len(with_objects),
+            )
+        images = with_objects
+    if not images:
+        raise ValueError(f"{', '.join(names)}: no image with a usable object is left to train on")
+    return images
+
+
+def register_own_data(
+    train_json: str | Path, train_images: str | Path, val_json: str | Path, val_images: str | Path
+) -> OwnData:
+    """Register a user's COCO-format train and validation sets, and compare their classes.
+
+    Names come from the file names and a hash of the paths: unique, and the same in every process.
+    The classes of the training set decide; those of the validation set are found by name, so its
+    category ids may differ and it may lack classes.
+
+    Raises:
+        FileNotFoundError: a json or an image folder does not exist.
+        ValueError: a json is not in COCO format, or the validation set has a class that the
+            training set lacks.
+    """
+    for folder in (train_images, val_images):
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"no such image folder: {folder}")
+    train = read_coco_json(train_json, train_images)
+    raise_if_fatal(train.problems, train.json_file)
+    if not any(_has_object(image) for image in train.images):
+        raise ValueError(f"{train_json}: no image has a usable object to train on")
+    class_names = tuple(train.categories.values())
+    val = read_coco_json(val_json, val_images)
+    raise_if_fatal(val.problems, val.json_file)
+    map_categories(val, class_names)
+    absent = [name for name in class_names if name not in val.categories.values()]
+    if absent:
+        _logger.warning("%s lacks the classes %s: they cannot be evaluated", val_json, absent)
+    train_name = _own_name("train", train_json, train_images)
+    val_name = _own_name("val", val_json, val_images)
+    register_coco_json(train_name, _absolute(train_json), _absolute(train_images), class_names)
+    register_coco_json(val_name, _absolute(val_json), _absolute(val_images), class_names)
+    return OwnData(train_name, val_name, class_names)
+
+
+def _own_name(role: str, json_file: str | Path, images: str | Path) -> str:
+    paths = f"{_absolute(json_file)}\n{_absolute(images)}"
+    digest = hashlib.sha256(paths.encode("utf-8")).hexdigest()[:8]
+    return f"own_{role}_{Path(json_file).stem}_{digest}"
+
+
+def _absolute(path: str | Path) -> str:
+    return str(Path(path).resolve())
+
+
+def _load_registered(name: str, class_names: Sequence[str] | None) -> list[dict[str, Any]]:
+    metadata = MetadataCatalog.get(name)
+    images, names, index_of = load_coco_json(metadata.json_file, metadata.image_root, class_names)
+    _publish(name, names, index_of)
+    return images
+
+
+def _publish(name: str, class_names: list[str], index_of: dict[int, int]) -> None:
+    metadata = MetadataCatalog.get(name)
+    known_names = metadata.get("thing_classes")
+    known_index = metadata.get("thing_dataset_id_to_contiguous_id")
+    if known_names is None:
+        metadata.set(thing_classes=class_names)
+    elif list(known_names) != class_names:
+        raise ValueError(
+            f"{metadata.json_file} has the classes {class_names}, but {name!r} is known in this "
+            f"process with {list(known_names)}: restart, or register it under another name"
+        )
+    if known_index is None:
+        metadata.set(thing_dataset_id_to_contiguous_id=index_of)
+    elif not index_of.items() <= dict(known_index).items():
+        raise ValueError(
+            f"{metadata.json_file} numbers its categories unlike {name!r} in this process: "
+            "restart, or register it under another name"
+        )
+
+
+def _load_known(name: str) -> list[dict[str, Any]]:
+    known = KNOWN_DATASETS[name]
+    json_file = MetadataCatalog.get(name).json_file
+    if not Path(json_file).is_file():
+        root = json_file.removesuffix(known.json_file).rstrip("/\\") or "."
+        raise FileNotFoundError(
+            f"data set {name!r}: no such file {json_file}. To get it, "
+            f"{known.cure.format(root=root)}."
+        )
+    # Detectron2 registers COCO with its class names: a json with fewer of them is matched by name.
+    return _load_registered(
+        name, known.class_names or MetadataCatalog.get(name).get("thing_classes")
+    )
+
+
+def _has_object(image: dict[str, Any]) -> bool:
+    return any(not annotation.get("iscrowd", 0) for annotation in image.get("annotations", ()))
+
+
+def _check_same_classes(names: Sequence[str]) -> None:
+    first = MetadataCatalog.get(names[0]).get("thing_classes")
+    for name in names[1:]:
+        other = MetadataCatalog.get(name).get("thing_classes")
+        if other != first:
+            raise ValueError(
+                f"data sets {names[0]!r} and {name!r} have different classes: {first} and {other}"
+            )
