@@ -60,6 +60,8 @@ class Layout:
             directions. Both sides carry the same placeholders, and both are whole names or both
             are prefixes (ending in ".", or empty).
         ignored: patterns of official names that our model has no use for (aliases, constants).
+        covers: prefix of the part of our model that such a file fills; "" is the whole model. A
+            method that builds on another one's detector names the detector here.
 
     Raises:
         ValueError: the two sides of a rule do not fit together.
@@ -78,6 +80,7 @@ class Layout:
     signature: tuple[str, ...]
     rules: tuple[tuple[str, str], ...]
     ignored: tuple[str, ...] = ()
+    covers: str = ""
 
     def __post_init__(self) -> None:
         for official, ours in self._patterns:

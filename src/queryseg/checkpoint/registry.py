@@ -9,15 +9,22 @@ from functools import cache
 from queryseg.checkpoint.layout import Layout
 
 
+def project_modules(name: str) -> list[str]:
+    """Full names of the modules `queryseg.projects.<method>.<name>` that exist."""
+    projects = importlib.import_module("queryseg.projects")
+    modules = (
+        f"{project.name}.{name}"
+        for project in pkgutil.iter_modules(projects.__path__, "queryseg.projects.")
+        if project.ispkg
+    )
+    return [module for module in modules if importlib.util.find_spec(module) is not None]
+
+
 @cache
 def known_layouts() -> tuple[Layout, ...]:
     """`LAYOUTS` of every `queryseg.projects.<method>.convert`, in the order of the folders."""
-    projects = importlib.import_module("queryseg.projects")
-    layouts: list[Layout] = []
-    for project in pkgutil.iter_modules(projects.__path__, "queryseg.projects."):
-        if project.ispkg and importlib.util.find_spec(f"{project.name}.convert") is not None:
-            layouts.extend(importlib.import_module(f"{project.name}.convert").LAYOUTS)
-    return tuple(layouts)
+    modules = map(importlib.import_module, project_modules("convert"))
+    return tuple(layout for module in modules for layout in module.LAYOUTS)
 
 
 def find_layout(names: Iterable[str]) -> Layout | None:

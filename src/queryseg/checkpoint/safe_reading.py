@@ -57,7 +57,7 @@ def read_checkpoint_file(path: str) -> Any:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({reason}). It is cut short, or not a .pth/.pkl "
+            f"{path} cannot be read as a checkpoint ({reason}). It is cut short, or no .pth/.pkl "
             "file: fetch it again, and compare its size or checksum."
         ) from error
 

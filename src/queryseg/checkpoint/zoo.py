@@ -1,0 +1,56 @@
+"""Names of published checkpoints and where they are published; nothing here opens a connection."""
+
+import difflib
+import importlib
+from functools import cache
+
+from queryseg.checkpoint.errors import CheckpointError
+from queryseg.checkpoint.registry import project_modules
+
+ZOO_PREFIX = "zoo://"
+
+_DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"
+_TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
+_COCO_SEGMENTATION = _DETECTRON2 + "COCO-InstanceSegmentation/"
+
+# What several methods start from. The files of a method are listed in its `convert.RELEASES`.
+SHARED_RELEASES = {
+    "resnet50-torchvision": _DETECTRON2 + "ImageNetPretrained/torchvision/R-50.pkl",
+    "resnet50-msra": _DETECTRON2 + "ImageNetPretrained/MSRA/R-50.pkl",
+    "resnet101-msra": _DETECTRON2 + "ImageNetPretrained/MSRA/R-101.pkl",
+    "resnet101-torchvision": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+    "resnet50d-timm": _TIMM + "resnet50d_ra2-464e36ba.pth",
+    "mask_rcnn_R_50_FPN_1x": _COCO_SEGMENTATION
+    + "mask_rcnn_R_50_FPN_1x/137260431/model_final_a54504.pkl",
+    "mask_rcnn_R_50_FPN_3x": _COCO_SEGMENTATION
+    + "mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl",
+    "mask_rcnn_R_101_FPN_3x": _COCO_SEGMENTATION
+    + "mask_rcnn_R_101_FPN_3x/138205316/model_final_a3ec72.pkl",
+}
+
+
+@cache
+def known_releases() -> dict[str, str]:
+    """Name -> address of every checkpoint that can be asked for as `zoo://<name>`."""
+    releases = dict(SHARED_RELEASES)
+    for module in project_modules("convert"):
+        releases.update(getattr(importlib.import_module(module), "RELEASES", {}))
+    return releases
+
+
+def resolve_zoo_name(path: str) -> str:
+    """The address of `zoo://<name>`; any other path as it is.
+
+    Raises:
+        CheckpointError: there is no such name; the message has the nearest ones.
+    """
+    if not path.startswith(ZOO_PREFIX):
+        return path
+    name = path.removeprefix(ZOO_PREFIX)
+    releases = known_releases()
+    if name not in releases:
+        near = difflib.get_close_matches(name, releases, n=3, cutoff=0.4) or sorted(releases)
+        raise CheckpointError(
+            f"{path} is not in the model zoo; known are, for example: {', '.join(near)}."
+        )
+    return releases[name]
