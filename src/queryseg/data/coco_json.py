@@ -62,9 +62,29 @@ def read_coco_json(json_file: str | Path, image_root: str | Path) -> CocoFile:
     return coco
 
 
+@dataclass(frozen=True)
+class LoadedSet:
+    """A COCO json, ready for training or testing.
+
+    Attributes:
+        images: standard dataset dicts; `category_id` counts from 0, `bbox_mode` is XYWH.
+        class_names: in the order of the class indices.
+        index_of: category id of the json to class index.
+        has_annotations: whether the json has the key at all (test sets lack it).
+    """
+
+    images: list[dict[str, Any]]
+    class_names: list[str]
+    index_of: dict[int, int]
+    has_annotations: bool
+
+
 def load_coco_json(
-    json_file: str | Path, image_root: str | Path, class_names: Sequence[str] | None = None
-) -> tuple[list[dict[str, Any]], list[str], dict[int, int]]:
+    json_file: str | Path,
+    image_root: str | Path,
+    class_names: Sequence[str] | None = None,
+    check_files: bool = True,
+) -> LoadedSet:
     """Load a COCO json for training or testing.
 
     Annotations that cannot be used are left out, and one warning says how many of which kind.
@@ -74,10 +94,7 @@ def load_coco_json(
         image_root: the folder that the file names are relative to.
         class_names: the order of the classes; categories are found in it by name. Without it the
             classes are those of the json, ordered by category id.
-
-    Returns:
-        the standard dataset dicts (`category_id` counts from 0, `bbox_mode` is XYWH), the class
-        names, and the map from category ids to class indices.
+        check_files: whether a missing image file is an error.
 
     Raises:
         FileNotFoundError: no such json.
@@ -85,7 +102,8 @@ def load_coco_json(
             doubled image ids, images without a file, a class that `class_names` lacks.
     """
     coco = read_coco_json(json_file, image_root)
-    coco.problems += find_missing_files(coco.images)
+    if check_files:
+        coco.problems += find_missing_files(coco.images)
     raise_if_fatal(coco.problems, coco.json_file)
     names = list(class_names) if class_names is not None else list(coco.categories.values())
     index_of = map_categories(coco, names)
@@ -94,7 +112,7 @@ def load_coco_json(
             annotation["category_id"] = index_of[annotation["category_id"]]
             annotation["bbox_mode"] = BoxMode.XYWH_ABS
     _log(coco)
-    return coco.images, names, index_of
+    return LoadedSet(coco.images, names, index_of, coco.has_annotations)
 
 
 def map_categories(coco: CocoFile, class_names: Sequence[str]) -> dict[int, int]:

@@ -221,9 +221,9 @@ def _absolute(path: str | Path) -> str:
 
 def _load_registered(name: str, class_names: Sequence[str] | None) -> list[dict[str, Any]]:
     metadata = MetadataCatalog.get(name)
-    images, names, index_of = load_coco_json(metadata.json_file, metadata.image_root, class_names)
-    _publish(name, names, index_of)
-    return images
+    loaded = load_coco_json(metadata.json_file, metadata.image_root, class_names)
+    _publish(name, loaded.class_names, loaded.index_of)
+    return loaded.images
 
 
 def _publish(name: str, class_names: list[str], index_of: dict[int, int]) -> None:
