@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from detectron2.modeling.backbone import FPN, BasicStem, ResNet
+from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from queryseg.checkpoint import Checkpointer, CheckpointError
@@ -211,6 +212,6 @@ def test_a_file_that_cannot_be_fetched_says_what_to_do(monkeypatch):
     def no_network(address: str) -> str:
         raise OSError(f"no route to {address}")
 
-    monkeypatch.setattr(checkpointer.path_manager, "get_local_path", no_network)
+    monkeypatch.setattr(PathManager, "get_local_path", no_network)
     with pytest.raises(CheckpointError, match=r"MSRA/R-50\.pkl could not be fetched .* download"):
         checkpointer.load("zoo://resnet50-msra")

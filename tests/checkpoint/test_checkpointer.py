@@ -14,7 +14,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-from queryseg.checkpoint import Checkpointer, CheckpointError, Layout, registry
+from queryseg.checkpoint import Checkpointer, CheckpointError, Layout, open_checkpoint, registry
 
 
 class TinyModel(nn.Module):
@@ -61,6 +61,13 @@ def test_a_saved_model_comes_back_with_its_companions(tmp_path: Path):
     assert checkpointer.last_report is not None
     assert checkpointer.last_report.is_complete
     assert checkpointer.last_report.source == "QuerySeg checkpoint of TinyModel"
+
+
+def test_class_names_travel_with_the_weights(tmp_path: Path):
+    Checkpointer(TinyModel(), str(tmp_path), class_names=("nut", "fig", "date")).save("m")
+    contents = open_checkpoint(tmp_path / "m.pth")
+    assert contents.class_names == ["nut", "fig", "date"]
+    assert contents.extras == {}
 
 
 def test_plain_detectron2_reads_what_is_saved_here(tmp_path: Path):
@@ -316,7 +323,7 @@ def test_resuming_from_a_file_that_is_gone_says_what_to_do(tmp_path: Path):
 
 def test_resuming_with_another_class_count_is_an_error(tmp_path: Path):
     Checkpointer(TinyModel(80), str(tmp_path)).save("model_0000004")
-    with pytest.raises(CheckpointError, match="Cannot resume: the model has changed"):
+    with pytest.raises(CheckpointError, match=r"does not fill all .* set model\.num_classes=80"):
         Checkpointer(TinyModel(6), str(tmp_path)).resume_or_load("", resume=True)
 
 

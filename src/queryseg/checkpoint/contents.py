@@ -28,7 +28,7 @@ class CheckpointContents:
         extras: everything else in the file (optimizer, iteration, ...).
         author: `__author__` of a model-zoo file.
         wants_matching: the file asks for names to be matched by their endings.
-        stamp: `{"version", "model"}` of a file that QuerySeg wrote.
+        stamp: `{"version", "model", "class_names"}` of a file that QuerySeg wrote.
     """
 
     path: str
@@ -36,7 +36,12 @@ class CheckpointContents:
     extras: dict[str, Any] = field(default_factory=dict)
     author: str | None = None
     wants_matching: bool = False
-    stamp: dict[str, str] | None = None
+    stamp: dict[str, Any] | None = None
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes it was trained on, where the file says so."""
+        return self.stamp.get("class_names") if self.stamp else None
 
     @property
     def is_caffe2(self) -> bool:

@@ -15,7 +15,11 @@ OUTDATED = ("anchor_generator.cell_anchors", "num_batches_tracked")
 
 
 def load_into(
-    model: nn.Module, contents: CheckpointContents, *, allow_partial: bool = False
+    model: nn.Module,
+    contents: CheckpointContents,
+    *,
+    allow_partial: bool = False,
+    complete: bool = False,
 ) -> LoadReport:
     """Load the parameters of a checkpoint into a model and say what matched.
 
@@ -23,13 +27,16 @@ def load_into(
         model: filled in place.
         contents: what `read_contents` found.
         allow_partial: accept a file that fills less than 95 % of the model.
+        complete: refuse a file that leaves any part of the model as initialised, as resuming and
+            inference need.
 
     Returns:
         The load report.
 
     Raises:
-        CheckpointError: less than 95 % of the model (of the backbone, for a backbone file) matched.
-            The model has then been filled with what did match.
+        CheckpointError: less than 95 % of the model (of the backbone, for a backbone file) matched,
+            or not all of it where it must be complete. The model has then been filled with what
+            did match.
     """
     state = model.state_dict(keep_vars=True)
     recognised = recognise(contents, state)
@@ -53,6 +60,8 @@ def load_into(
     )
     if report.share < MIN_MATCHED and not allow_partial:
         raise CheckpointError(_misfit_message(model, contents, report))
+    if complete and (report.covers or not report.is_complete):
+        raise CheckpointError(_incomplete_message(model, report))
     return report
 
 
@@ -106,3 +115,14 @@ def _misfit_message(model: nn.Module, contents: CheckpointContents, report: Load
         f"modules {shown}. Use the config that this file was made with; to start from the part "
         f"that fits, write '{contents.path}?allow_partial=True'."
     )
+
+
+def _incomplete_message(model: nn.Module, report: LoadReport) -> str:
+    if report.class_head:
+        cure = (
+            f"it was trained on {report.class_head.classes_in_file} classes: set "
+            f"model.num_classes={report.class_head.classes_in_file}"
+        )
+    else:
+        cure = "use the config that it was made with"
+    return f"{report.path} does not fill all of {type(model).__name__}: {cure}.\n{report}"
