@@ -41,7 +41,7 @@ def random_boxes(
 
 
 def get_sample_coco_image(tensor: bool = True) -> torch.Tensor | np.ndarray:
-    """Return the first image of `coco_2017_val_100`, BGR, as (3, H, W) tensor or (H, W, 3) array."""
+    """Return an image of `coco_2017_val_100`, BGR, as tensor (3, H, W) or array (H, W, 3)."""
     image = read_image(DatasetCatalog.get("coco_2017_val_100")[0]["file_name"], format="BGR")
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) if tensor else image
 
