@@ -49,6 +49,8 @@ def paste_masks_in_image(
         rows, columns = slice(0, height), slice(0, width)
         if on_cpu:
             rows, columns = _pixels_near(corners[start], height, width)
+            if rows.start == rows.stop or columns.start == columns.stop:
+                continue
         values = _sample(masks[chunk], corners[chunk], rows, columns)
         values = values >= threshold if threshold >= 0 else (values * 255).to(torch.uint8)
         pasted[chunk, rows, columns] = values
@@ -59,7 +61,8 @@ def _pixels_near(box: Tensor, height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns of the box, one pixel wider on each side, inside the image."""
     low_x, low_y = (box[:2].floor() - 1).clamp(min=0).int().tolist()
     high_x, high_y = (box[2:].ceil() + 1).int().tolist()
-    return slice(low_y, min(high_y, height)), slice(low_x, min(high_x, width))
+    high_x, high_y = min(high_x, width), min(high_y, height)
+    return slice(low_y, max(low_y, high_y)), slice(low_x, max(low_x, high_x))
 
 
 def _sample(masks: Tensor, boxes: Tensor, rows: slice, columns: slice) -> Tensor:
