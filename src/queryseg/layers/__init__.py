@@ -1,0 +1,19 @@
+"""Building blocks of the methods: attention, feed-forward, MLP, position encodings."""
+
+from queryseg.layers.attention import MultiheadAttention
+from queryseg.layers.mlp import MLP
+from queryseg.layers.sine_position import sine_position_encoding
+from queryseg.layers.transformer_blocks import (
+    CrossAttentionBlock,
+    FeedForwardBlock,
+    SelfAttentionBlock,
+)
+
+__all__ = [
+    "MLP",
+    "CrossAttentionBlock",
+    "FeedForwardBlock",
+    "MultiheadAttention",
+    "SelfAttentionBlock",
+    "sine_position_encoding",
+]
