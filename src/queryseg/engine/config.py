@@ -164,25 +164,27 @@ def _check_arguments(prefix: str, node: DictConfig) -> None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [parameter.name for parameter in parameters]
-    for key in node:
+    for key in map(str, node):
         if key != "_target_" and key not in known:
             name = getattr(target, "__qualname__", str(target))
             raise ConfigError(
                 f"unknown config key '{prefix}.{key}': {name} takes no argument '{key}'; "
-                f"{_did_you_mean(str(key), known)}"
+                f"{_did_you_mean(key, known)}"
             )
 
 
 def _check_section(prefix: str, section: DictConfig, defaults: DictConfig) -> None:
-    for key, value in section.items():
-        name = f"{prefix}.{key}"
+    for key in map(str, section):
+        name, value = f"{prefix}.{key}", section[key]
         if key not in defaults:
-            known = [f"{prefix}.{default}" for default in defaults]
+            known = [f"{prefix}.{default!s}" for default in defaults]
             raise ConfigError(f"unknown config key '{name}'; {_did_you_mean(name, known)}")
         default = defaults[key]
         if OmegaConf.is_dict(default):
             if not OmegaConf.is_dict(value):
-                raise ConfigError(f"'{name}' is a section with {', '.join(default)}: got {value!r}")
+                raise ConfigError(
+                    f"'{name}' is a section with {', '.join(map(str, default))}: got {value!r}"
+                )
             _check_section(name, value, default)
         elif not _same_kind(value, default):
             kind = type(default).__name__
