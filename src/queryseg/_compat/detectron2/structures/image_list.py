@@ -62,6 +62,6 @@ class ImageList:
         height, width = (-(-side // divisor) * divisor for side in (height, width))
 
         batch = tensors[0].new_full((len(tensors), *leading, height, width), pad_value)
-        for padded, image, (image_height, image_width) in zip(batch, tensors, sizes, strict=True):
-            padded[..., :image_height, :image_width].copy_(image)
+        for index, (image, (image_height, image_width)) in enumerate(zip(tensors, sizes)):
+            batch[index, ..., :image_height, :image_width].copy_(image)
         return ImageList(batch, sizes)
