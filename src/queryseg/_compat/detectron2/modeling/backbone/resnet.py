@@ -156,7 +156,7 @@ class DeformBottleneckBlock(_ResidualBlock):
             **window,
         )
         self.conv3 = _conv(width, out_channels, 1, norm)
-        _msra_fill(self.conv1, self.conv3, self.shortcut)
+        _msra_fill(self.conv1, self.conv2, self.conv3, self.shortcut)
         nn.init.zeros_(self.conv2_offset.weight)
         nn.init.zeros_(self.conv2_offset.bias)
 
@@ -349,7 +349,7 @@ def _conv(in_channels: int, out_channels: int, size: int, norm: Norm, **kwargs: 
     return Conv2d(in_channels, out_channels, size, bias=False, norm=norm_layer, **kwargs)
 
 
-def _msra_fill(*convs: Conv2d | None) -> None:
+def _msra_fill(*convs: nn.Module | None) -> None:
     for conv in convs:
         if conv is not None:
             weight_init.c2_msra_fill(conv)
