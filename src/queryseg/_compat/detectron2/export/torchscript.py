@@ -2,4 +2,6 @@
 
 from detectron2._subset import outside
 
-__getattr__ = outside(__name__, "dump_torchscript_IR", "scripting_with_instances")
+__getattr__ = outside(
+    __name__, "dump_torchscript_IR", "patch_instances", "scripting_with_instances"
+)

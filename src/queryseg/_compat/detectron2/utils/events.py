@@ -106,10 +106,10 @@ class EventStorage:
         name = self._current_prefix + name
         cur_iter = self._iter if cur_iter is None else cur_iter
         value = float(value)
-        self._history[name].update(value, cur_iter)
-        self._latest_scalars[name] = (value, cur_iter)
         hint = self._smoothing_hints.setdefault(name, smoothing_hint)
         assert hint == smoothing_hint, f"Scalar {name} was put before with smoothing_hint={hint}."
+        self._history[name].update(value, cur_iter)
+        self._latest_scalars[name] = (value, cur_iter)
 
     def put_scalars(
         self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **scalars: Any
@@ -168,9 +168,10 @@ class EventStorage:
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
         """Like `latest`, with the median over the last `window_size` iterations where hinted."""
+        latest = list(self._latest_scalars.items())  # a copy: another thread may be adding
         return {
             name: (self._smoothed(name, window_size) if self._smoothing_hints[name] else value, at)
-            for name, (value, at) in self._latest_scalars.items()
+            for name, (value, at) in latest
         }
 
     def count_samples(self, name: str, window_size: int = 20) -> int:
@@ -307,7 +308,7 @@ class CommonMetricPrinter(EventWriter):
     def _medians(self, storage: EventStorage, part_of_name: str) -> str:
         return "  ".join(
             f"{name}: {storage._smoothed(name, self._window_size):.4g}"
-            for name in storage.histories()
+            for name in list(storage.histories())  # a copy: another thread may be adding
             if part_of_name in name
         )
 
