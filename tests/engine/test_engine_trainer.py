@@ -315,7 +315,7 @@ def test_a_missing_section_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is not there")
 def test_asking_for_a_missing_gpu_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="set train.device=auto"):
+    with pytest.raises(ConfigError, match=r"set train\.device=auto"):
         LazyTrainer(tiny_config(tmp_path, device="cuda"))
 
 
