@@ -1,12 +1,12 @@
 """`python -m queryseg.data.shapes`: write the synthetic set."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
 from queryseg.data.shapes.spec import DIFFICULTIES, ShapesSpec
 from queryseg.data.shapes.writer import write_shapes
+from queryseg.tools.console import say
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -63,7 +63,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and write the set; returns the exit code."""
     args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         spec = ShapesSpec(
             train=args.train,
@@ -79,10 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         written = write_shapes(args.output, spec)
     except (ValueError, FileExistsError) as error:
-        logging.error("error: %s", error)
+        say(f"error: {error}")
         return 2
     if written:
-        logging.info("wrote %d + %d images to %s", spec.train, spec.val, args.output)
+        say(f"wrote {spec.train} + {spec.val} images to {args.output}")
+    else:
+        say(f"{args.output} already holds this synthetic set")
     return 0
 
 

@@ -1,7 +1,6 @@
 """Writes a synthetic set to disk in COCO format."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from queryseg.data.shapes.spec import ShapesSpec
 
 SPLITS = ("train", "val")
 SPEC_FILE = "shapes.json"
-
-_logger = logging.getLogger(__name__)
 
 
 def write_shapes(root: str | Path, spec: ShapesSpec) -> bool:
@@ -35,7 +32,6 @@ def write_shapes(root: str | Path, spec: ShapesSpec) -> bool:
     root = Path(root)
     spec_file = root / SPEC_FILE
     if _holds(root, spec):
-        _logger.info("%s already holds this synthetic set", root)
         return False
     _clear(root)
     root.mkdir(parents=True, exist_ok=True)
