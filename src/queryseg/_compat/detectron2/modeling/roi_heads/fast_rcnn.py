@@ -44,8 +44,8 @@ def fast_rcnn_inference(
         topk_per_image: detections to keep; negative = all.
 
     Returns:
-        Per image, `pred_boxes`, `scores` and `pred_classes` by decreasing score, and the index in
-        [0, R_i) each detection comes from.
+        Per image, `pred_boxes`, `scores` and `pred_classes` by decreasing score, and the row each
+        detection comes from, counted among the rows without Inf or NaN.
     """
     results = [
         fast_rcnn_inference_single_image(*image, score_thresh, nms_thresh, topk_per_image)
