@@ -24,14 +24,14 @@ def _through_pil(change: Callable[[Image.Image], Image.Image], img: np.ndarray) 
 
 
 class ExtentTransform(Transform):
-    """Cut a rectangle out of an image and scale it to a size; outside of the image is `fill`.
+    """Cut a rectangle out of an image and scale it to a size; outside of the image is black.
 
     Args:
         src_rect: x0, y0, x1, y1 of the rectangle; it may reach outside the image.
         output_size: (height, width) of the result.
         interp: Pillow interpolation, for masks too: the real Detectron2 asks for the nearest pixel
             there, but Pillow's NEAREST is 0 and counts as not given.
-        fill: value outside the image.
+        fill: handed to Pillow, which ignores it here.
     """
 
     def __init__(
