@@ -1,11 +1,10 @@
 """Names of published checkpoints and where they are published; nothing here opens a connection."""
 
 import difflib
-import importlib
 from functools import cache
 
 from queryseg.checkpoint.errors import CheckpointError
-from queryseg.checkpoint.registry import project_modules
+from queryseg.project_modules import project_modules
 
 ZOO_PREFIX = "zoo://"
 
@@ -34,7 +33,7 @@ def known_releases() -> dict[str, str]:
     """Name -> address of every checkpoint that can be asked for as `zoo://<name>`."""
     releases = dict(SHARED_RELEASES)
     for module in project_modules("convert"):
-        releases.update(getattr(importlib.import_module(module), "RELEASES", {}))
+        releases.update(getattr(module, "RELEASES", {}))
     return releases
 
 

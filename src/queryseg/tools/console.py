@@ -43,8 +43,9 @@ def run_tool(
     from queryseg.checkpoint import CheckpointError
     from queryseg.data.image import BadImageError
     from queryseg.engine.config import ConfigError
+    from queryseg.visualization.errors import PictureError
 
-    mistakes = (*USER_ERRORS, ToolError, CheckpointError, ConfigError, BadImageError)
+    mistakes = (*USER_ERRORS, ToolError, CheckpointError, ConfigError, BadImageError, PictureError)
     log_to_stderr()
     try:
         sys.exit(main(argv))

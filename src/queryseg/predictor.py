@@ -1,0 +1,138 @@
+"""Instance segmentation of single images in three lines."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.structures import Instances
+from omegaconf import DictConfig, OmegaConf
+
+from queryseg.checkpoint import CheckpointError, load_into, open_checkpoint
+from queryseg.data.image import read_image
+from queryseg.data.registration import ensure_registered
+from queryseg.engine.config import load_config
+from queryseg.engine.run_setup import resolve_device
+
+_logger = logging.getLogger("queryseg.predictor")
+
+
+class Predictor:
+    """A trained model with its test-time image transform.
+
+    >>> predictor = Predictor("fastinst/fastinst_r50_d3.py", "model.pth")  # doctest: +SKIP
+    >>> instances = predictor("street.jpg")  # doctest: +SKIP
+    >>> instances.pred_masks.shape  # (N, height, width) bool  # doctest: +SKIP
+
+    Where the checkpoint was trained on another number of classes than the config says, the model is
+    built for the checkpoint's.
+
+    Args:
+        config: a config file, the name of an installed one, or a loaded config.
+        weights: a checkpoint: ours, an official release, or a model-zoo file.
+        device: `auto`, `cpu`, `cuda`, ...
+        score_thresh: instances below this score are left out. (AP is computed without one.)
+
+    Attributes:
+        class_names: names by class index; empty where neither checkpoint nor data set tell.
+        model: the model in evaluation mode.
+
+    Raises:
+        ConfigError, CheckpointError, FileNotFoundError: config and weights are wrong, do not fit
+            each other, or do not exist.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | DictConfig,
+        weights: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        score_thresh: float = 0.5,
+    ) -> None:
+        cfg = config if isinstance(config, DictConfig) else load_config(config)
+        if not weights:
+            raise CheckpointError("no weights given: pass a checkpoint file or zoo://<name>")
+        contents = open_checkpoint(weights)
+        cfg = _with_class_count(cfg, contents.class_names)
+        self.class_names = contents.class_names or dataset_class_names(cfg)
+        self.score_thresh = score_thresh
+        self.model = instantiate(cfg.model)
+        report = load_into(self.model, contents, complete=True)
+        _logger.info("%s", report)
+        self.model.to(resolve_device(device)).eval()
+        mapper = instantiate(cfg.dataloader.test.mapper)
+        self.augmentations, self.image_format = mapper.augmentations, mapper.image_format
+
+    def __call__(self, image: np.ndarray | str | os.PathLike[str]) -> Instances:
+        """Segment one image.
+
+        Args:
+            image: a file, or pixels (H, W, 3) uint8 in BGR order, as `cv2.imread` gives them.
+
+        Returns:
+            Instances at the size of the image, on the CPU, by falling score: `pred_boxes`
+            (xyxy in pixels), `scores`, `pred_classes`, `pred_masks` (N, H, W) bool.
+
+        Raises:
+            BadImageError: the file is not a readable image.
+            ValueError: pixels of another shape or type.
+        """
+        if isinstance(image, np.ndarray):
+            pixels = _checked(image)[:, :, ::-1] if self.image_format == "RGB" else _checked(image)
+        else:
+            pixels = read_image(os.fspath(image), self.image_format)
+        return self.segment(pixels)
+
+    @torch.inference_mode()
+    def segment(self, pixels: np.ndarray) -> Instances:
+        """Segment pixels (H, W, 3) uint8 that are in the model's own channel order."""
+        height, width = pixels.shape[:2]
+        aug_input = T.AugInput(np.ascontiguousarray(pixels))
+        self.augmentations(aug_input)
+        image = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
+        outputs = self.model([{"image": image, "height": height, "width": width}])
+        instances = outputs[0]["instances"].to("cpu")
+        instances = instances[instances.scores >= self.score_thresh]
+        return instances[torch.argsort(instances.scores, descending=True, stable=True)]
+
+
+def dataset_class_names(cfg: DictConfig) -> list[str]:
+    """Class names of the data set that a config evaluates on; empty where they are not known."""
+    name = OmegaConf.select(cfg, "dataloader.test.dataset.names")
+    names = [name] if isinstance(name, str) else list(name or ())
+    if not names:
+        return []
+    try:
+        ensure_registered(names[0])
+    except ValueError:
+        return []
+    known = MetadataCatalog.get(names[0]).get("thing_classes") or []
+    return list(known) if len(known) == OmegaConf.select(cfg, "model.num_classes") else []
+
+
+def _with_class_count(cfg: DictConfig, class_names: Sequence[str] | None) -> DictConfig:
+    """The config with the number of classes that the checkpoint was trained on."""
+    configured = OmegaConf.select(cfg, "model.num_classes")
+    if class_names is None or configured is None or configured == len(class_names):
+        return cfg
+    _logger.info(
+        "The config has %d classes; using the %d of the checkpoint.", configured, len(class_names)
+    )
+    changed = cfg.copy()
+    changed.model.num_classes = len(class_names)
+    return changed
+
+
+def _checked(pixels: np.ndarray) -> np.ndarray:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise ValueError(
+            f"expected pixels (H, W, 3) uint8 in BGR order, got {pixels.shape} {pixels.dtype}; "
+            "give a file name to have any kind of image converted"
+        )
+    return pixels
