@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from queryseg.checkpoint import Checkpointer, CheckpointError
 from queryseg.data.registration import register_own_data
 from queryseg.engine.config import ConfigError, apply_overrides, load_config
-from queryseg.engine.evaluation import write_results
+from queryseg.engine.evaluation import Results, results_table, write_results
 from queryseg.engine.own_data import use_own_data
 from queryseg.engine.processes import run_in_processes
 from queryseg.engine.run_setup import resolve_device, save_config, set_up_run
@@ -132,21 +131,24 @@ def _train(cfg: DictConfig, *, resume: bool) -> None:
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark
     trainer = LazyTrainer(cfg)
     trainer.resume_or_load(resume)
-    trainer.train()
-    output_dir = Path(cfg.train.output_dir)
-    _logger.info("Weights: %s", output_dir / "model_final.pth")
-    if trainer.results:
-        _logger.info("Results: %s", output_dir / "results.json")
+    results = trainer.train()
+    _logger.info("Weights: %s", Path(cfg.train.output_dir, "model_final.pth"))
+    if results:
+        _report(cfg, results)
 
 
 def _evaluate(cfg: DictConfig) -> None:
     model = LazyTrainer.build_model(cfg)
     Checkpointer(model).load(cfg.train.init_checkpoint)
     results = LazyTrainer.test(cfg, model)
-    if results and comm.is_main_process():
-        file = Path(cfg.train.output_dir, "results.json")
-        write_results(results, file)
-        _logger.info("Results: %s", file)
+    if results:
+        _report(cfg, results)
+
+
+def _report(cfg: DictConfig, results: Results) -> None:
+    file = Path(cfg.train.output_dir, "results.json")
+    write_results(results, file)
+    _logger.info("Results, also in %s:\n%s", file, results_table(results))
 
 
 def _last_checkpoint(cfg: DictConfig) -> str:

@@ -11,9 +11,10 @@ from detectron2.utils.events import EventStorage
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from queryseg.engine.logs import LOGGERS
+
 WINDOW = 20
 MAX_TERMS = 6
-LOGGERS = ("queryseg", "detectron2", "fvcore")
 _logger = logging.getLogger("queryseg")
 
 

@@ -8,12 +8,11 @@ import detectron2
 import torch
 from detectron2.config import LazyConfig
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 import queryseg
 from queryseg.engine.config import ConfigError
-from queryseg.engine.progress import LOGGERS
+from queryseg.engine.logs import set_up_logging
 
 _logger = logging.getLogger("queryseg")
 
@@ -28,12 +27,7 @@ def set_up_run(cfg: DictConfig) -> None:
     if comm.is_main_process():
         output_dir.mkdir(parents=True, exist_ok=True)
     comm.synchronize()
-    for name in LOGGERS:
-        logger = setup_logger(str(output_dir), distributed_rank=comm.get_rank(), name=name)
-        for handler in logger.handlers:
-            if not isinstance(handler, logging.FileHandler):
-                handler.setLevel(logging.INFO)
-    logging.getLogger("detectron2.data.common").setLevel(logging.WARNING)  # once per evaluation
+    set_up_logging(output_dir, comm.get_rank())
     _logger.info(
         "QuerySeg %s, Detectron2 %s, torch %s, device %s, process %d of %d, output in %s",
         queryseg.__version__,

@@ -36,7 +36,6 @@ from queryseg.engine.evaluation import (
     EvaluationHook,
     Results,
     flatten_results,
-    results_table,
     write_results,
 )
 from queryseg.engine.gradients import GradientClipper
@@ -206,7 +205,7 @@ class LazyTrainer(DefaultTrainer):
         return nullcontext() if self._ema is None else self._ema.applied()
 
     def evaluate(self) -> None:
-        """Evaluate, log the figures, and keep the weights if they are the best so far."""
+        """Evaluate, record the figures, and keep the weights if they are the best so far."""
         if "evaluator" not in self.cfg.dataloader:
             return
         with self.evaluated_weights(), kept_random_state():
@@ -300,10 +299,7 @@ class LazyTrainer(DefaultTrainer):
         """
         evaluator = cls.build_evaluator(cfg) if evaluators is None else evaluators
         results = inference_on_dataset(model, cls.build_test_loader(cfg), evaluator)
-        if not comm.is_main_process():
-            return None
-        _logger.info("Evaluation:\n%s", results_table(results))
-        return results
+        return results if comm.is_main_process() else None
 
     @staticmethod
     def auto_scale_workers(cfg: DictConfig, num_workers: int) -> DictConfig:
