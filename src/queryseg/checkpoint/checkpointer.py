@@ -10,12 +10,12 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-import queryseg
 from queryseg.checkpoint.atomic_file import remove_unfinished, write_atomically
-from queryseg.checkpoint.contents import STAMP_KEY, CheckpointContents, read_contents
+from queryseg.checkpoint.contents import CheckpointContents, read_contents
 from queryseg.checkpoint.loading import load_into
 from queryseg.checkpoint.locate import list_checkpoints, locate, split_options
 from queryseg.checkpoint.report import LoadReport
+from queryseg.checkpoint.stamp import STAMP_KEY, make_stamp
 
 _CONTENTS_KEY = "_contents"
 _logger = logging.getLogger("queryseg.checkpoint")
@@ -54,7 +54,7 @@ class Checkpointer(DetectionCheckpointer):
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
-        self.class_names = None if class_names is None else list(class_names)
+        self.class_names = class_names
         self.allow_partial = allow_partial
         self.untagged = untagged
         self.last_report: LoadReport | None = None
@@ -111,7 +111,7 @@ class Checkpointer(DetectionCheckpointer):
             return
         data = {"model": self.model.state_dict()}
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
-        data |= {**kwargs, STAMP_KEY: self._stamp()}
+        data |= {**kwargs, STAMP_KEY: make_stamp(self.model, self.class_names)}
         file = Path(self.save_dir, f"{name}.pth")
         _logger.info("Saving checkpoint to %s", file)
         remove_unfinished(file.parent)
@@ -123,15 +123,6 @@ class Checkpointer(DetectionCheckpointer):
         """Note, atomically, which file `--resume` starts from."""
         tag = last_filename_basename.encode()
         write_atomically(Path(self.save_dir, "last_checkpoint"), lambda stream: stream.write(tag))
-
-    def _stamp(self) -> dict[str, Any]:
-        """What the file says about itself: who wrote it, for which model and classes."""
-        kind = type(self.model)
-        return {
-            "version": queryseg.__version__,
-            "model": f"{kind.__module__}.{kind.__qualname__}",
-            "class_names": self.class_names,
-        }
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         contents = read_contents(filename)

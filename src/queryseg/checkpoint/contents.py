@@ -11,11 +11,10 @@ from torch import Tensor
 
 from queryseg.checkpoint.errors import CheckpointError
 from queryseg.checkpoint.safe_reading import read_checkpoint_file
+from queryseg.checkpoint.stamp import STAMP_KEY
 
 # Under which keys releases keep their state dict, in order of trust.
 STATE_DICT_KEYS = ("model", "state_dict", "model_state", "blobs")
-# Written by our own `Checkpointer.save`.
-STAMP_KEY = "queryseg"
 
 
 @dataclass
