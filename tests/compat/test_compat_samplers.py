@@ -84,13 +84,13 @@ def test_the_subset_is_drawn_once() -> None:
 
 
 def test_images_repeat_as_often_as_their_factors_say() -> None:
-    passes = 4000
+    passes = 1000
     counts = np.zeros(len(FACTORS))
     stream = iter(RepeatFactorTrainingSampler(FACTORS, shuffle=False, seed=0))
     for index in itertools.islice(stream, int(passes * FACTORS.sum())):
         counts[index] += 1
-    # a factor's fraction is rounded by chance: standard deviation below 0.5 / sqrt(passes) = 0.008
-    np.testing.assert_allclose(counts / passes, FACTORS, atol=0.04)
+    # a factor's fraction is rounded by chance: standard deviation below 0.5 / sqrt(passes) = 0.016
+    np.testing.assert_allclose(counts / passes, FACTORS, atol=0.08)
 
 
 def test_factors_follow_the_rarest_category_of_an_image() -> None:
