@@ -167,10 +167,10 @@ def _load(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no such annotation file: {path}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
-    if isinstance(content, list):
+    if not isinstance(content, dict):
         raise ValueError(
-            f"{path} holds a list; the COCO format is an object with the lists images, annotations "
-            "and categories. A list is what predictions are stored in."
+            f"{path} is not in COCO format: an object with the lists images, annotations and "
+            f"categories is needed, and this is {'a list' if isinstance(content, list) else 'none'}"
         )
     missing = [key for key in ("images", "categories") if not isinstance(content.get(key), list)]
     if missing:

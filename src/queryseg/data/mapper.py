@@ -94,7 +94,7 @@ class InstanceMapper:
                 pixels[index] = decode_transformed(
                     annotation["segmentation"], transforms, before, after
                 )
-            except (KeyError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(
                     f"annotation {annotation.get('id')} of image {dataset_dict.get('image_id')} "
                     f"({dataset_dict['file_name']}) has no usable mask: {error}"

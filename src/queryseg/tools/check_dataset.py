@@ -102,11 +102,12 @@ def _verdict(report: DatasetReport) -> str:
     fatal = len(report.with_effect(Effect.FATAL))
     dropped = len(report.with_effect(Effect.DROPPED))
     if fatal:
-        return f"NOT READY: {fatal} problems stop training."
+        return f"NOT READY: {fatal} {'problem stops' if fatal == 1 else 'problems stop'} training."
     if report.num_objects == 0:
         return "NOT READY: there is no usable object."
     if dropped:
-        return f"READY, but {dropped} annotations would be left out."
+        noun = "annotation" if dropped == 1 else "annotations"
+        return f"READY, but {dropped} {noun} would be left out."
     return "READY for training."
 
 
