@@ -28,6 +28,23 @@ def smoothing(embed_dim: int) -> Conv2d:
     return conv
 
 
+class PlainTop(nn.Module):
+    """The coarsest map, only projected.
+
+    Args:
+        in_channels: width of the backbone map.
+        embed_dim: C.
+    """
+
+    def __init__(self, *, in_channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.projection = projection(in_channels, embed_dim)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(B, in_channels, h, w) to (B, C, h, w)."""
+        return self.projection(feature)
+
+
 class FPN(nn.Module):
     """Top-down pyramid whose next level continues from the smoothed output of the last.
 
@@ -37,7 +54,7 @@ class FPN(nn.Module):
     Args:
         in_channels: backbone feature name -> channels, finest first.
         embed_dim: C of all levels.
-        top: from the coarsest backbone map to its (B, C, h, w) summary; a plain projection if None.
+        top: from the coarsest backbone map to its (B, C, h, w) summary; `PlainTop` if None.
     """
 
     def __init__(
@@ -47,7 +64,7 @@ class FPN(nn.Module):
         self.in_features = tuple(in_channels)
         widths = list(in_channels.values())
         self.laterals = nn.ModuleList(projection(width, embed_dim) for width in widths[:-1])
-        self.top = projection(widths[-1], embed_dim) if top is None else top
+        self.top = PlainTop(in_channels=widths[-1], embed_dim=embed_dim) if top is None else top
         self.outputs = nn.ModuleList(smoothing(embed_dim) for _ in widths)
 
     def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:

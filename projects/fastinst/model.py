@@ -86,11 +86,17 @@ class FastInst(nn.Module):
         return self.criterion(decoded, guided, matched, targets)
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalise the images and pad them to one size."""
+        """Normalise the images and pad them to one size.
+
+        Channels go last in memory: convolutions are about a tenth faster so, and pixels are ready
+        as tokens.
+        """
         images = [
             (x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs
         ]
-        return ImageList.from_tensors(images, self.size_divisibility)
+        padded = ImageList.from_tensors(images, self.size_divisibility)
+        tensor = padded.tensor.contiguous(memory_format=torch.channels_last)
+        return ImageList(tensor, padded.image_sizes)
 
     def targets(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> MaskTargets:
         """Ground truth of the batch on the padded images."""

@@ -1,0 +1,51 @@
+"""A FastInst-D1 that learns the synthetic shapes on a CPU in minutes.
+
+A ResNet-18 without its last stage, so masks are predicted at a quarter of the image's side, from
+random weights. 128-pixel images; the quick start writes them.
+"""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from detectron2.modeling.backbone import ResNet
+
+from queryseg.data.augmentations import RandomRotation90
+
+from ..common.schedule import cosine
+from .fastinst_r50_d3 import dataloader, model, optimizer, train
+
+model.num_classes = 6
+model.backbone.stem.norm = "BN"
+model.backbone.stages = L(ResNet.make_default_stages)(depth=18, norm="BN")
+model.backbone.out_features = ["res2", "res3", "res4"]
+model.pixel_decoder.in_channels = {"res2": 64, "res3": 128, "res4": 256}
+model.decoder.embed_dim = 64
+model.decoder.num_layers = 1
+model.decoder.num_heads = 4
+model.decoder.ffn_dim = 128
+model.decoder.queries.num_queries = 25
+model.criterion.weights.proposal = 60.0
+model.criterion.point_sampler.num_points = 1024
+
+for loader, names in ((dataloader.train, "shapes_train"), (dataloader.test, "shapes_val")):
+    loader.dataset.names = names
+    loader.num_workers = 1
+dataloader.train.mapper.augmentations = [L(T.RandomFlip)(prob=0.5), L(RandomRotation90)()]
+dataloader.train.mapper.filter_empty = True
+dataloader.test.mapper.augmentations = []
+
+optimizer.lr = 1e-3
+optimizer.fused = True
+optimizer.params.lr_multipliers = {}
+optimizer.params.weight_decay_bias = 0.0
+optimizer.params.no_decay = ["positions.grid"]
+
+train.max_iter = 1600
+train.total_batch_size = 8
+train.seed = 0
+train.init_checkpoint = ""
+train.amp.enabled = False
+train.clip_grad.enabled = True
+train.eval_period = 0
+train.checkpointer.period = 400
+
+lr_multiplier = cosine(train.max_iter, end=0.01, warmup_iters=60)

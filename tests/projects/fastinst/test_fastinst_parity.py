@@ -1,0 +1,92 @@
+"""FastInst against the golden data of the official release, through the parity tool."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from queryseg.parity import ParityReport
+from queryseg.tools.parity import as_json, compare, main
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "fastinst"
+CONFIG = "fastinst/fastinst_r50_d3.py"
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> ParityReport:
+    return compare(CONFIG, GOLDEN / "golden_eval_R50_D3.npz")
+
+
+def test_every_stage_of_evaluation_equals_the_release(evaluation: ParityReport) -> None:
+    assert evaluation.failures() == []
+    assert evaluation.not_compared == []
+    assert evaluation.passed
+    assert len(evaluation.comparisons) == len(evaluation.golden) == 96
+
+
+def test_final_predictions_are_well_within_the_tolerances(evaluation: ParityReport) -> None:
+    # Measured: logits 1.4e-6, mask logits 3.1e-5 (the golden float32 rounding itself).
+    for run in ("one", "two"):
+        logits = evaluation.comparisons[f"{run}/pred_logits"]
+        masks = evaluation.comparisons[f"{run}/pred_masks"]
+        assert logits.max_abs is not None and logits.max_abs < 5e-6
+        assert masks.max_abs is not None and masks.max_abs < 1e-4
+        assert evaluation.comparisons[f"{run}/selected_indices"].max_abs == 0
+
+
+def test_all_weights_have_official_names(evaluation: ParityReport) -> None:
+    assert evaluation.keys is not None
+    assert len(evaluation.keys.matched) == 454
+    assert not evaluation.keys.missing
+    assert not evaluation.keys.unexpected
+
+
+def test_losses_matchings_and_gradients_equal_the_release() -> None:
+    report = compare(CONFIG, GOLDEN / "golden_train_R50_D3.npz")
+    assert report.failures() == []
+    assert report.passed
+    assert len(report.golden["grad_names"]) == 242
+    total = report.ours["loss_total"]
+    assert float(total) == pytest.approx(317.11282, rel=1e-5)
+
+
+def test_post_processing_equals_the_release_except_for_its_empty_boxes() -> None:
+    report = compare(CONFIG, GOLDEN / "golden_postproc.npz", dtype=torch.float32)
+    assert report.failures() == []
+    assert report.passed
+    assert report.not_compared == ["full_boxes_all_zero", "padded_boxes_all_zero"]
+
+
+def test_a_changed_model_fails(tmp_path: Path) -> None:
+    report = compare(
+        CONFIG, GOLDEN / "golden_eval_R50_D3.npz", ["model.decoder.update=query_then_pixel"]
+    )
+    assert not report.passed
+    assert not report.comparisons["one/pred_logits"].within
+    assert report.comparisons["one/proposal_cls_logits"].within
+
+
+def test_tool_prints_one_json_object_and_dumps_arrays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dump = tmp_path / "ours.npz"
+    bundle = GOLDEN / "golden_postproc.npz"
+    code = main(["--config-file", CONFIG, "--golden", str(bundle), "--dump", str(dump)])
+    assert code == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["arrays"]["full_scores"]["role"] == "output"
+    assert printed["arrays"]["full_scores"]["within"] is True
+    assert printed["arrays"]["pred_logits"]["role"] == "input"
+    assert printed["keys"] == {"matched": 454, "missing": [], "unexpected": []}
+    with np.load(dump) as ours, np.load(bundle) as golden:
+        for name in ("full_scores", "full_classes", "full_area"):
+            assert ours[name].dtype == golden[name].dtype
+            np.testing.assert_allclose(np.sort(ours[name]), np.sort(golden[name]), atol=4e-5)
+
+
+def test_report_is_strict_json(evaluation: ParityReport) -> None:
+    text = as_json(evaluation)
+    assert "Infinity" not in text
+    assert json.loads(text)["arrays"]["one/selection_gap"]["tolerance"] is None
