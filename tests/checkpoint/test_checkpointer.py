@@ -15,6 +15,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from queryseg.checkpoint import Checkpointer, CheckpointError, Layout, open_checkpoint, registry
+from queryseg.checkpoint.name_matching import compact
 
 
 class TinyModel(nn.Module):
@@ -136,6 +137,16 @@ def test_the_limit_is_95_percent_of_entries_and_of_values(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"94 of 100 entries match \(94\.0 %"):
         loaded(model, tmp_path / "few.pth")
     assert loaded(model, tmp_path / "95.pth").last_report.share == 0.95
+
+
+def test_many_names_are_summed_up_by_module():
+    assert compact([]) == ""
+    assert compact(["a.b.w", "c"]) == "a.b.w, c"
+    many = [f"body.{i}.{k}.{w}" for i in range(3) for k in range(9) for w in ("weight", "bias")]
+    assert compact([*many, "head.x"]) == "body.0.* (18), body.1.* (18), body.2.* (18), head.x.* (1)"
+    assert compact([f"m{i}.w" for i in range(20)], limit=2) == "m0.* (1), m1.* (1), ..."
+    flat = [f"w{i}" for i in range(9)]
+    assert compact(flat) == "{w0, w1, w2, w3, w4, w5, w6, w7, w8}"
 
 
 def test_wrapped_files_of_other_frameworks_are_unwrapped(tmp_path: Path):
@@ -321,9 +332,21 @@ def test_resuming_from_a_file_that_is_gone_says_what_to_do(tmp_path: Path):
         checkpointer.resume_or_load("", resume=True)
 
 
+def test_inference_needs_all_of_the_model(tmp_path: Path):
+    state = TinyModel().state_dict()
+    torch.save({k: v for k, v in state.items() if k != "class_embed.bias"}, tmp_path / "part.pth")
+    with pytest.raises(CheckpointError, match=r"does not fill all of TinyModel[\s\S]*class_embed"):
+        loaded(TinyModel(), tmp_path / "part.pth", complete=True, allow_partial=True)
+    extra = {f"decoder.2.{i}": torch.zeros(1) for i in range(3)}
+    torch.save(state | extra, tmp_path / "more.pth")
+    with pytest.raises(CheckpointError, match="holds 3 entries that TinyModel has no place for"):
+        loaded(TinyModel(), tmp_path / "more.pth", complete=True)
+    assert loaded(TinyModel(), tmp_path / "more.pth").last_report.is_complete
+
+
 def test_resuming_with_another_class_count_is_an_error(tmp_path: Path):
     Checkpointer(TinyModel(80), str(tmp_path)).save("model_0000004")
-    with pytest.raises(CheckpointError, match=r"does not fill all .* set model\.num_classes=80"):
+    with pytest.raises(CheckpointError, match=r"was trained on 80 classes, TinyModel has 6\. Set "):
         Checkpointer(TinyModel(6), str(tmp_path)).resume_or_load("", resume=True)
 
 

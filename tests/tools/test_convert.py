@@ -82,13 +82,18 @@ def test_a_part_is_written_only_when_allowed(official: Path, tmp_path: Path):
     assert open_checkpoint(written).weights.keys() == part.keys()
 
 
-def test_a_model_without_a_release_has_no_official_names(
-    official: Path, tmp_path: Path, monkeypatch
-):
-    ours = run(official, tmp_path / "ours")
-    with pytest.raises(ToolError, match="no official layout for this model .*lacks other"):
-        convert.to_official({"other": torch.zeros(1)})
+def test_a_model_without_a_release_has_no_official_names(monkeypatch):
+    state = {"backbone.stem.conv1.weight": torch.zeros(1), "other": torch.zeros(1)}
+    with pytest.raises(ToolError, match=r"no official layout for this model .*lacks other\)"):
+        convert.to_official(state)
     monkeypatch.setattr(convert, "known_layouts", tuple)
-    with pytest.raises(ToolError, match="no official layout for this model$"):
-        run(ours, tmp_path / "back", "--to-official")
-    assert registry.known_layouts()
+    with pytest.raises(ToolError, match=r"no official layout for this model$"):
+        convert.to_official(state)
+
+
+def test_a_file_of_a_deeper_model_is_refused(tmp_path: Path):
+    cfg = load_config(CONFIG)
+    cfg.model.decoder.num_layers = 3
+    torch.save(instantiate(cfg.model).state_dict(), tmp_path / "deeper.pth")
+    with pytest.raises(CheckpointError, match=r"(?s)no place for.*decoder\.layers\.1\.\* \(30\)"):
+        run(tmp_path / "deeper.pth", tmp_path / "out")

@@ -104,7 +104,7 @@ def test_the_class_count_follows_the_checkpoint(tmp_path: Path):
 
 def test_weights_of_other_classes_say_which_count_to_set(tmp_path: Path):
     weights = save_weights(tmp_path, 5)
-    with pytest.raises(CheckpointError, match=r"set model\.num_classes=5"):
+    with pytest.raises(CheckpointError, match=r"Set model\.num_classes=5"):
         Predictor(make_config(num_classes=3), weights, device="cpu")
 
 

@@ -14,7 +14,7 @@ from queryseg.checkpoint.atomic_file import remove_unfinished, write_atomically
 from queryseg.checkpoint.contents import CheckpointContents, read_contents
 from queryseg.checkpoint.loading import load_into
 from queryseg.checkpoint.locate import list_checkpoints, locate, split_options
-from queryseg.checkpoint.report import LoadReport
+from queryseg.checkpoint.report import MIN_MATCHED, LoadReport
 from queryseg.checkpoint.stamp import STAMP_KEY, make_stamp
 
 _CONTENTS_KEY = "_contents"
@@ -35,6 +35,8 @@ class Checkpointer(DetectionCheckpointer):
         save_to_disk: whether this process writes; by default only the main one does.
         class_names: saved with the weights, so that whoever reads them can name the classes.
         allow_partial: accept files that fill less than 95 % of the model.
+        complete: refuse files that do not fill all of the model, class head included; for
+            inference. Resuming always asks for that.
         untagged: names of checkpoints that `--resume` shall not start from.
         **checkpointables: further objects with `state_dict` and `load_state_dict`.
 
@@ -50,12 +52,14 @@ class Checkpointer(DetectionCheckpointer):
         save_to_disk: bool | None = None,
         class_names: Sequence[str] | None = None,
         allow_partial: bool = False,
+        complete: bool = False,
         untagged: tuple[str, ...] = ("model_best",),
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.class_names = class_names
         self.allow_partial = allow_partial
+        self.complete = complete
         self.untagged = untagged
         self.last_report: LoadReport | None = None
         self._options: Mapping[str, bool] = {}
@@ -132,11 +136,11 @@ class Checkpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
         contents: CheckpointContents = checkpoint.pop(_CONTENTS_KEY)
         allow_partial = self.allow_partial or self._options.get("allow_partial", False)
-        report = load_into(
-            self.model, contents, allow_partial=allow_partial, complete=self._resuming
-        )
+        complete = self.complete or self._resuming
+        report = load_into(self.model, contents, allow_partial=allow_partial, complete=complete)
         self.last_report = report
-        level = logging.INFO if report.is_complete else logging.WARNING
+        as_expected = report.is_complete and report.share_used >= MIN_MATCHED
+        level = logging.INFO if as_expected or report.covers else logging.WARNING
         _logger.log(level, "%s", report)
 
 

@@ -27,8 +27,8 @@ def load_into(
         model: filled in place.
         contents: what `read_contents` found.
         allow_partial: accept a file that fills less than 95 % of the model.
-        complete: refuse a file that leaves any part of the model as initialised, as resuming and
-            inference need.
+        complete: refuse a file that leaves any part of the model as initialised, or of which more
+            than 5 % have no place in the model, as resuming and inference need.
 
     Returns:
         The load report.
@@ -60,7 +60,7 @@ def load_into(
     )
     if report.share < MIN_MATCHED and not allow_partial:
         raise CheckpointError(_misfit_message(model, contents, report))
-    if complete and (report.covers or not report.is_complete):
+    if complete and not (report.is_complete and report.share_used >= MIN_MATCHED):
         raise CheckpointError(_incomplete_message(model, report))
     return report
 
@@ -118,11 +118,13 @@ def _misfit_message(model: nn.Module, contents: CheckpointContents, report: Load
 
 
 def _incomplete_message(model: nn.Module, report: LoadReport) -> str:
-    if report.class_head:
-        cure = (
-            f"it was trained on {report.class_head.classes_in_file} classes: set "
-            f"model.num_classes={report.class_head.classes_in_file}"
-        )
+    kind, head = type(model).__name__, report.class_head
+    cure = "Use the config that it was made with."
+    if head:
+        fault = f"was trained on {head.classes_in_file} classes, {kind} has {head.classes_in_model}"
+        cure = f"Set model.num_classes={head.classes_in_file}."
+    elif report.is_complete:
+        fault = f"holds {len(report.unexpected)} entries that {kind} has no place for"
     else:
-        cure = "use the config that it was made with"
-    return f"{report.path} does not fill all of {type(model).__name__}: {cure}.\n{report}"
+        fault = f"does not fill all of {kind}"
+    return f"{report.path} {fault}. {cure}\n{report}"

@@ -1,5 +1,6 @@
 """Matching parameter names by their endings, as backbone files need."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from queryseg.checkpoint.errors import CheckpointError
@@ -55,18 +56,26 @@ def common_prefix(matched: dict[str, str]) -> str | None:
 
 
 def compact(names: Iterable[str], limit: int = 8) -> str:
-    """Names grouped by module, for one line of a report.
+    """Names in one line of a report: by module, or by the modules above where those are many.
 
     >>> compact(["a.conv.weight", "a.conv.bias", "b"])
     'a.conv.{bias, weight}, b'
+    >>> compact([f"layers.{i}.{m}.weight" for i in range(2) for m in "xyz"], limit=4)
+    'layers.0.* (3), layers.1.* (3)'
     """
-    groups: dict[str, list[str]] = {}
+    names = list(names)
+    modules: dict[str, list[str]] = {}
     for name in names:
         module, _, entry = name.rpartition(".")
-        groups.setdefault(module, []).append(entry)
-    shown = [_group(module, sorted(entries)) for module, entries in list(groups.items())[:limit]]
-    more = [f"and {len(groups) - limit} more modules"] if len(groups) > limit else []
-    return ", ".join(shown + more)
+        modules.setdefault(module, []).append(entry)
+    if len(modules) <= limit:
+        return ", ".join(_group(module, sorted(entries)) for module, entries in modules.items())
+    for depth in range(max(name.count(".") for name in names), 0, -1):
+        above = Counter(".".join(name.split(".")[:depth]) for name in names)
+        if len(above) <= limit:
+            break
+    shown = [f"{prefix}.* ({count})" for prefix, count in above.most_common(limit)]
+    return ", ".join(shown) + (", ..." if len(above) > limit else "")
 
 
 def _group(module: str, entries: list[str]) -> str:

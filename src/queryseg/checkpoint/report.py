@@ -54,9 +54,16 @@ class LoadReport:
         return min(by_entries, self.values_matched / max(self.values_expected, 1))
 
     @property
+    def share_used(self) -> float:
+        """The share of the file's entries that the model has a place for."""
+        used = len(self.matched) + len(self.reshaped)
+        return used / max(used + len(self.unexpected), 1)
+
+    @property
     def is_complete(self) -> bool:
-        """Whether nothing of the model was left out, class head included."""
-        return bool(self.matched) and not (self.missing or self.reshaped or self.class_head)
+        """Whether nothing of the model was left out, class head and other parts included."""
+        left_out = self.missing or self.reshaped or self.class_head or self.covers
+        return bool(self.matched) and not left_out
 
     def as_dict(self) -> dict[str, object]:
         """The report as plain data, for JSON."""
