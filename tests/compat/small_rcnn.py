@@ -119,11 +119,11 @@ def small_config() -> Any:
     )
 
 
-def small_model(overrides: Mapping[str, Any] | None = None, seed: int = 0) -> nn.Module:
-    """Build the model after `torch.manual_seed(seed)`; overrides are dotted config keys.
+def small_model(overrides: Mapping[str, Any] | None = None, spread: bool = True) -> nn.Module:
+    """Build the model after `torch.manual_seed(0)`; overrides are dotted config keys.
 
-    The last layers are scaled up, so that scores, boxes and masks of the untrained model differ
-    from each other by far more than rounding.
+    If `spread`, the last layers are scaled and shifted so that scores, boxes and masks of the
+    untrained model vary as those of a trained one do, by far more than rounding.
     """
     config = small_config()
     for key, value in (overrides or {}).items():
@@ -132,19 +132,38 @@ def small_model(overrides: Mapping[str, Any] | None = None, seed: int = 0) -> nn
         for name in path:
             node = node[name]
         node[last] = value
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = instantiate(config)
-    heads = model.roi_heads
-    with torch.no_grad():
-        for layer, scale in (
-            (model.proposal_generator.rpn_head.objectness_logits, 30),
-            (model.proposal_generator.rpn_head.anchor_deltas, 10),
-            (heads.box_predictor.cls_score, 60),
-            (heads.box_predictor.bbox_pred, 300),
-            (heads.mask_head.predictor, 500),
-        ):
-            layer.weight *= scale
+    if spread:
+        spread_outputs(model)
     return model
+
+
+def spread_outputs(model: nn.Module) -> None:
+    """Give every channel of the last layers mean 0 and a fixed deviation on the small batch."""
+    rpn_head, heads = model.proposal_generator.rpn_head, model.roi_heads
+    deviations = {
+        rpn_head.objectness_logits: 1.0,
+        rpn_head.anchor_deltas: 0.1,
+        heads.box_predictor.cls_score: 1.5,
+        heads.box_predictor.bbox_pred: 1.0,
+        heads.mask_head.predictor: 1.0,
+    }
+    seen: dict[nn.Module, list[torch.Tensor]] = {layer: [] for layer in deviations}
+    hooks = [
+        layer.register_forward_hook(lambda layer, _, output: seen[layer].append(output))
+        for layer in deviations
+    ]
+    with torch.no_grad():
+        model.eval()(small_batch((0,)))
+        for layer, outputs in seen.items():
+            values = torch.cat([x.transpose(0, 1).flatten(1) for x in outputs], dim=1)
+            scale = deviations[layer] / values.std(dim=1)
+            layer.weight *= scale.view(-1, *[1] * (layer.weight.dim() - 1))
+            layer.bias.copy_((layer.bias - values.mean(dim=1)) * scale)
+    for hook in hooks:
+        hook.remove()
+    model.train()
 
 
 def small_batch(counts: Sequence[int] = (4, 0, 2), seed: int = 3) -> list[dict[str, Any]]:
