@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import instantiate
-from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from omegaconf import DictConfig, OmegaConf
 
 from queryseg.checkpoint import CheckpointError, load_into, open_checkpoint
+from queryseg.class_names import dataset_class_names
 from queryseg.data.image import read_image
-from queryseg.data.registration import ensure_registered
 from queryseg.engine.config import load_config
 from queryseg.engine.run_setup import resolve_device
 
@@ -100,20 +99,6 @@ class Predictor:
         instances = outputs[0]["instances"].to("cpu")
         instances = instances[instances.scores >= self.score_thresh]
         return instances[torch.argsort(instances.scores, descending=True, stable=True)]
-
-
-def dataset_class_names(cfg: DictConfig) -> list[str]:
-    """Class names of the data set that a config evaluates on; empty where they are not known."""
-    name = OmegaConf.select(cfg, "dataloader.test.dataset.names")
-    names = [name] if isinstance(name, str) else list(name or ())
-    if not names:
-        return []
-    try:
-        ensure_registered(names[0])
-    except ValueError:
-        return []
-    known = MetadataCatalog.get(names[0]).get("thing_classes") or []
-    return list(known) if len(known) == OmegaConf.select(cfg, "model.num_classes") else []
 
 
 def _with_class_count(cfg: DictConfig, class_names: Sequence[str] | None) -> DictConfig:

@@ -139,7 +139,7 @@ def _train(cfg: DictConfig, *, resume: bool) -> None:
 
 def _evaluate(cfg: DictConfig) -> None:
     model = LazyTrainer.build_model(cfg)
-    Checkpointer(model).load(cfg.train.init_checkpoint)
+    Checkpointer(model, complete=True).load(cfg.train.init_checkpoint)
     results = LazyTrainer.test(cfg, model)
     if results:
         _report(cfg, results)

@@ -28,6 +28,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from queryseg.checkpoint import Checkpointer
+from queryseg.class_names import dataset_class_names
 from queryseg.data.loader import TrainLoader
 from queryseg.engine.checkpoints import BestCheckpoint, CheckpointHook
 from queryseg.engine.config import ConfigError
@@ -91,8 +92,11 @@ class LazyTrainer(DefaultTrainer):
         seed_all_rng(cfg.train.seed + comm.get_rank())
 
         output_dir = cfg.train.output_dir
-        self.checkpointer = Checkpointer(model, output_dir, trainer=weakref.proxy(self))
-        self._weights_only = Checkpointer(model, output_dir)
+        names = dataset_class_names(cfg) or None
+        self.checkpointer = Checkpointer(
+            model, output_dir, class_names=names, trainer=weakref.proxy(self)
+        )
+        self._weights_only = Checkpointer(model, output_dir, class_names=names)
         self._best = self._build_best_checkpoint()
         self._ema = EMAHook(model, cfg.train.ema.decay) if cfg.train.ema.enabled else None
         self.register_hooks(self.build_hooks())

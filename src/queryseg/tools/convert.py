@@ -16,8 +16,8 @@ from queryseg.checkpoint import Layout, LoadReport, load_into, open_checkpoint
 from queryseg.checkpoint.atomic_file import write_atomically
 from queryseg.checkpoint.registry import known_layouts
 from queryseg.checkpoint.stamp import STAMP_KEY, make_stamp
+from queryseg.class_names import dataset_class_names
 from queryseg.engine import apply_overrides, load_config
-from queryseg.predictor import dataset_class_names
 from queryseg.tools.console import ToolError, run_tool, say
 
 HASH_LENGTH = 8
