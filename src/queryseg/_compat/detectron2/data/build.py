@@ -38,10 +38,8 @@ def filter_images_with_only_crowd_annotations(
         for image in dataset_dicts
         if any(annotation.get("iscrowd", 0) == 0 for annotation in image["annotations"])
     ]
-    num_removed = len(dataset_dicts) - len(usable)
-    _logger.info(
-        f"Removed {num_removed} images with no usable annotations. {len(usable)} images left."
-    )
+    num_left_out = len(dataset_dicts) - len(usable)
+    _logger.info(f"Left out {num_left_out} images without objects; {len(usable)} are left.")
     return usable
 
 
@@ -53,13 +51,13 @@ def print_instances_class_histogram(
     counts = Counter(a["category_id"] for a in annotations if not a.get("iscrowd", 0))
     for category_id in counts:
         assert 0 <= category_id < len(class_names), (
-            f"Got an invalid category_id={category_id} for a dataset of {len(class_names)} classes"
+            f"category_id {category_id} is not among {len(class_names)} categories"
         )
     entries = [(_shorten(name), counts[index]) for index, name in enumerate(class_names)]
     if len(class_names) > 1:
         entries.append(("total", counts.total()))
     table = category_table(entries, "#instances", stralign="center")
-    title = f"Distribution of instances among all {len(class_names)} categories:\n"
+    title = f"Objects in each of {len(class_names)} categories:\n"
     log_first_n(logging.INFO, title + colored(table, "cyan"), key="message")
 
 
@@ -98,7 +96,7 @@ def get_detection_dataset_dicts(
     if isinstance(datasets[0], Dataset):
         return ConcatDataset(datasets) if len(datasets) > 1 else datasets[0]
     for name, dataset in zip(names, datasets, strict=True):
-        assert len(dataset), f"Dataset '{name}' is empty!"
+        assert len(dataset), f"data set '{name}' is empty"
 
     dataset_dicts = list(itertools.chain.from_iterable(datasets))
     if "annotations" in dataset_dicts[0]:
@@ -106,7 +104,7 @@ def get_detection_dataset_dicts(
             dataset_dicts = filter_images_with_only_crowd_annotations(dataset_dicts)
         if check_consistency:
             _check_and_log_categories(dataset_dicts, names)
-    assert len(dataset_dicts), f"No valid data found in {','.join(names)}."
+    assert len(dataset_dicts), f"no image of {', '.join(names)} is left"
     return dataset_dicts
 
 
@@ -152,9 +150,9 @@ def build_batch_data_loader(
         ValueError: both batch sizes are given.
     """
     batch_size = _batch_size_of_process(total_batch_size, single_gpu_batch_size)
-    _logger.info(f"Making batched data loader with batch_size={batch_size}")
+    _logger.info(f"Loading batches of {batch_size} in each process")
     if isinstance(dataset, IterableDataset):
-        assert sampler is None, "sampler must be None if dataset is IterableDataset"
+        assert sampler is None, "a stream has its own order: no sampler"
     else:
         dataset = ToIterableDataset(dataset, sampler, shard_chunk_size=batch_size)
     kwargs |= {
@@ -170,7 +168,7 @@ def build_batch_data_loader(
         return DataLoader(
             dataset, batch_size=batch_size, drop_last=drop_last, collate_fn=collate_fn, **kwargs
         )
-    assert drop_last, "Aspect ratio grouping will drop incomplete batches."
+    assert drop_last, "grouping by aspect ratio cannot keep batches that are not full"
     elements = DataLoader(dataset, collate_fn=operator.itemgetter(0), **kwargs)
     batches = AspectRatioGroupedDataset(elements, batch_size)
     return batches if collate_fn is None else MapDataset(batches, collate_fn)
@@ -183,8 +181,7 @@ def _batch_size_of_process(total_batch_size: int, single_gpu_batch_size: int | N
         return single_gpu_batch_size
     world_size = get_world_size()
     assert total_batch_size > 0 and total_batch_size % world_size == 0, (
-        f"Total batch size ({total_batch_size}) must be divisible by the number of gpus "
-        f"({world_size})."
+        f"a batch of {total_batch_size} cannot be divided among {world_size} processes"
     )
     return total_batch_size // world_size
 
@@ -245,7 +242,7 @@ def build_detection_test_loader(
     """
     dataset = _prepare(dataset, mapper)
     if isinstance(dataset, IterableDataset):
-        assert sampler is None, "sampler must be None if dataset is IterableDataset"
+        assert sampler is None, "a stream has its own order: no sampler"
     elif sampler is None:
         sampler = InferenceSampler(len(dataset))
     return DataLoader(

@@ -22,7 +22,7 @@ class _DatasetCatalog(UserDict):
     def register(self, name: str, func: Callable[[], list[dict[str, Any]]]) -> None:
         """Make a data set known. `func` takes nothing and gives the same list at every call."""
         assert callable(func), f"data set '{name}' needs a function that reads it, not {func!r}"
-        assert name not in self, f"Dataset '{name}' is already registered!"
+        assert name not in self, f"data set '{name}' is registered already"
         self[name] = func
 
     def get(self, name: str) -> list[dict[str, Any]]:
@@ -33,7 +33,8 @@ class _DatasetCatalog(UserDict):
         """
         if name not in self:
             raise KeyError(
-                f"Dataset '{name}' is not registered! Available datasets are: {', '.join(self)}"
+                f"No data set is registered as '{name}'; these are: {', '.join(self)}. (Of the "
+                "built-in ones, the subset of Detectron2 knows COCO.)"
             )
         return self[name]()
 
@@ -59,8 +60,8 @@ class Metadata(types.SimpleNamespace):
     def __getattr__(self, key: str) -> Any:
         if key in _RENAMED:
             return getattr(self, _current_name(key))
-        known = f"Available keys are {[*self.__dict__]}." if self.__dict__ else "It is empty."
-        raise AttributeError(f"Metadata of dataset '{self.name}' has no attribute '{key}'. {known}")
+        known = ", ".join(self.__dict__)
+        raise AttributeError(f"The metadata of '{self.name}' has no '{key}', only: {known}")
 
     def __setattr__(self, key: str, val: Any) -> None:
         if key in _RENAMED:
@@ -70,8 +71,7 @@ class Metadata(types.SimpleNamespace):
             return
         old = getattr(self, key)
         assert old == val, (
-            f"Attribute '{key}' in the metadata of '{self.name}' cannot be set to a different "
-            f"value!\n{old} != {val}"
+            f"'{key}' in the metadata of '{self.name}' is {old} already and cannot become {val}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Metadata(types.SimpleNamespace):
 
 def _current_name(key: str) -> str:
     new = _RENAMED[key]
-    log_first_n(logging.WARNING, f"Metadata '{key}' was renamed to '{new}'!", n=10)
+    log_first_n(logging.WARNING, f"'{key}' in metadata is called '{new}' now", n=10)
     return new
 
 

@@ -48,7 +48,7 @@ class DatasetMapper:
         precomputed_proposal_topk: int | None = None,
         recompute_boxes: bool = False,
     ) -> None:
-        assert use_instance_mask or not recompute_boxes, "recompute_boxes requires instance masks"
+        assert use_instance_mask or not recompute_boxes, "recompute_boxes needs use_instance_mask"
         if precomputed_proposal_topk is not None:
             raise NeedsRealDetectron2("DatasetMapper(precomputed_proposal_topk=...)")
         self.is_train = is_train
@@ -60,7 +60,7 @@ class DatasetMapper:
         self.keypoint_hflip_indices = keypoint_hflip_indices
         self.recompute_boxes = recompute_boxes
         mode = "training" if is_train else "inference"
-        _logger.info(f"[DatasetMapper] Augmentations used in {mode}: {augmentations}")
+        _logger.info(f"Augmentations in {mode}: {augmentations}")
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Map one entry; the entry itself stays as it is.

@@ -105,7 +105,7 @@ def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
     if said != (width, height):
         raise SizeMismatchError(
             f"Image {dataset_dict.get('file_name', '')} has (width, height) {(width, height)}, but "
-            f"its annotation says {said}. Please check the width/height in your annotation."
+            f"its annotation says {said}: correct the annotation."
         )
     dataset_dict.setdefault("width", width)
     dataset_dict.setdefault("height", height)
@@ -299,8 +299,8 @@ def gen_crop_transform_with_instance(
         instance["bbox"], instance["bbox_mode"], BoxMode.XYXY_ABS
     )
     center = np.array([(top + bottom) * 0.5, (left + right) * 0.5])
-    assert (image >= center).all(), "The annotation bounding box is outside of the image!"
-    assert (image >= crop).all(), "Crop size is larger than image size!"
+    assert (image >= center).all(), "the centre of the object is outside of the image"
+    assert (image >= crop).all(), f"a window of {crop_size} is larger than the image {image_size}"
     first = np.maximum(np.floor(center).astype(np.int32) - crop, 0)
     last = np.minimum(np.maximum(image - crop, 0), np.ceil(center).astype(np.int32))
     y0 = np.random.randint(first[0], last[0] + 1)
@@ -320,4 +320,4 @@ def check_metadata_consistency(key: str, dataset_names: Sequence[str]) -> None:
         if value != values[0]:
             _logger.error(f"Metadata '{key}' of '{dataset_names[0]}' is '{values[0]}'")
             _logger.error(f"Metadata '{key}' of '{name}' is '{value}'")
-            raise ValueError(f"Datasets {dataset_names[0]} and {name} differ in metadata '{key}'!")
+            raise ValueError(f"Data sets {dataset_names[0]} and {name} differ in metadata '{key}'.")

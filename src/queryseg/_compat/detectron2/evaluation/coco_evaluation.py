@@ -128,7 +128,7 @@ class COCOEvaluator(DatasetEvaluator):
             if not comm.is_main_process():
                 return {}
         if len(predictions) == 0:
-            self._logger.warning("[COCOEvaluator] Did not receive valid predictions.")
+            self._logger.warning("There are no predictions to evaluate.")
             return {}
         if self._output_dir:
             PathManager.mkdirs(self._output_dir)
@@ -148,11 +148,13 @@ class COCOEvaluator(DatasetEvaluator):
         self._restore_category_ids(detections)
         if self._output_dir:
             dump = os.path.join(self._output_dir, "coco_instances_results.json")
-            self._logger.info(f"Saving results to {dump}")
+            self._logger.info(f"Writing detections to {dump}")
             with PathManager.open(dump, "w") as file:
                 json.dump(detections, file)
         if not self._do_evaluation:
-            self._logger.info("Annotations are not available for evaluation.")
+            self._logger.info(
+                "The annotation file has no annotations: nothing to evaluate against."
+            )
             return
         for task in sorted(tasks):
             evaluated = None
@@ -184,8 +186,7 @@ class COCOEvaluator(DatasetEvaluator):
         for detection in detections:
             index = detection["category_id"]
             assert index < num_classes, (
-                f"A prediction has class={index}, but the dataset only has {num_classes} classes "
-                f"and predicted class id should be in [0, {num_classes - 1}]."
+                f"a prediction is of class {index}, but the data set has {num_classes} classes"
             )
             detection["category_id"] = original_ids[index]
 
@@ -194,7 +195,7 @@ class COCOEvaluator(DatasetEvaluator):
     ) -> dict[str, float]:
         """Metrics in per cent from a summarised evaluation; None stands for no detections."""
         if coco_eval is None:
-            self._logger.warning("No predictions from the model!")
+            self._logger.warning("The model found nothing: all metrics are NaN.")
             return dict.fromkeys(METRICS, float("nan"))
         results = {
             metric: float(value * 100) if value >= 0 else float("nan")
@@ -202,7 +203,7 @@ class COCOEvaluator(DatasetEvaluator):
         }
         self._logger.info(f"Evaluation results for {iou_type}: \n" + create_small_table(results))
         if not np.isfinite(sum(results.values())):
-            self._logger.info("Some metrics cannot be computed and is shown as NaN.")
+            self._logger.info("NaN: the data set has nothing to measure this on.")
         if class_names is None or len(class_names) <= 1:
             return results
         per_category = _ap_per_category(coco_eval.eval["precision"], class_names)

@@ -53,7 +53,7 @@ class DatasetEvaluators(DatasetEvaluator):
             if not is_main_process() or results is None:
                 continue
             double = joined.keys() & results.keys()
-            assert not double, f"Different evaluators produce results with the same key {double}"
+            assert not double, f"several evaluators give results for {double}"
             joined |= results
         return joined
 

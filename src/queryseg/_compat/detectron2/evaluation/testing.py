@@ -40,11 +40,11 @@ def verify_results(cfg: Any, results: Mapping[str, Mapping[str, float]]) -> bool
         actual = results[task].get(metric, math.nan)
         # Written so that a NaN on the left does not pass.
         if not abs(actual - expected) <= tolerance:
-            _logger.error("Result verification failed!")
-            _logger.error(f"Expected Results: {expected_results}")
-            _logger.error(f"Actual Results: {pprint.pformat(results)}")
+            _logger.error("The results are not the expected ones.")
+            _logger.error(f"Expected: {expected_results}")
+            _logger.error(f"Got: {pprint.pformat(results)}")
             sys.exit(1)
-    _logger.info("Results verification passed.")
+    _logger.info("The results are the expected ones.")
     return True
 
 

@@ -41,7 +41,7 @@ class Instances:
         # Asked only for what is no regular attribute; unpickling asks before `_fields` exists.
         if name != "_fields" and name in self._fields:
             return self._fields[name]
-        raise AttributeError(f"Cannot find field '{name}' in the given Instances!")
+        raise AttributeError(f"these Instances have no field '{name}'")
 
     def set(self, name: str, value: Any) -> None:
         """Set a field; its length has to be that of the other fields."""

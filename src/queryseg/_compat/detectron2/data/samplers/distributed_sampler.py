@@ -56,9 +56,9 @@ class TrainingSampler(_InfiniteSampler):
 
     def __init__(self, size: int, shuffle: bool = True, seed: int | None = None) -> None:
         if not isinstance(size, int):
-            raise TypeError(f"TrainingSampler(size=) expects an int. Got type {type(size)}.")
+            raise TypeError(f"the size of a data set is an int, not a {type(size)}")
         if size <= 0:
-            raise ValueError(f"TrainingSampler(size=) expects a positive int. Got {size}.")
+            raise ValueError(f"nothing to sample from a data set of size {size}")
         super().__init__(shuffle, seed)
         self._size = size
 

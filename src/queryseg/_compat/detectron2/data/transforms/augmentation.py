@@ -49,8 +49,7 @@ class Augmentation:
         for name in self.input_args:
             if not hasattr(aug_input, name):
                 raise AttributeError(
-                    f"{type(self)}.get_transform needs input attribute '{name}', "
-                    f"but it is not an attribute of {type(aug_input)}!"
+                    f"{type(self)} looks at '{name}', which {type(aug_input)} does not have"
                 )
         return [getattr(aug_input, name) for name in self.input_args]
 
