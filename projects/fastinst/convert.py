@@ -86,3 +86,14 @@ LAYOUTS = (
         ignored=("criterion.empty_weight", f"{_PREDICTOR}criterion.empty_weight"),
     ),
 )
+
+_RELEASE = "https://github.com/junjiehe96/FastInst/releases/download/v0.1.0/"
+
+# Asked for as `zoo://<name>`; the AP on COCO val is part of the file names.
+RELEASES = {
+    "fastinst_r50_d1": f"{_RELEASE}fastinst_R50_ppm-fpn_x1_576_34.9.pth",
+    "fastinst_r50_d3": f"{_RELEASE}fastinst_R50_ppm-fpn_x3_640_37.9.pth",
+    "fastinst_r101_d3": f"{_RELEASE}fastinst_R101_ppm-fpn_x3_640_38.9.pth",
+    "fastinst_r50d_dcn_d1": f"{_RELEASE}fastinst_R50-vd-dcn_ppm-fpn_x1_576_37.4.pth",
+    "fastinst_r50d_dcn_d3": f"{_RELEASE}fastinst_R50-vd-dcn_ppm-fpn_x3_640_40.1.pth",
+}
