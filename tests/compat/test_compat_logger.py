@@ -7,25 +7,22 @@ import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
 from detectron2.utils import logger as d2_logger
 from detectron2.utils.analysis import find_unused_parameters, parameter_count
 from detectron2.utils.env import TORCH_VERSION, seed_all_rng
 from detectron2.utils.logger import (
     create_small_table,
-    log_every_n,
     log_every_n_seconds,
     log_first_n,
     setup_logger,
 )
 from detectron2.utils.memory import retry_if_cuda_oom
 from detectron2.utils.serialize import PicklableWrapper
-from detectron2.utils.testing import assert_instances_allclose, random_boxes, reload_lazy_config
+from detectron2.utils.testing import random_boxes, reload_lazy_config
 from omegaconf import DictConfig
 from torch import nn
 
@@ -65,15 +62,14 @@ def test_other_ranks_write_to_their_own_file_only(
 
 
 def test_repeated_messages_are_held_back(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.INFO):
         for index in range(7):
             log_first_n(logging.INFO, f"first {index}", n=2, name="a")
-            log_every_n(logging.INFO, f"every {index}", n=3, name="b")
             log_every_n_seconds(logging.INFO, f"seconds {index}", n=1000, name="c")
             log_first_n(logging.INFO, f"message {index % 2}", name="d", key="message")
-    expected = ["first 0", "first 1", "every 0", "every 3", "every 6", "seconds 0"]
+    expected = ["first 0", "first 1", "seconds 0"]
     expected += ["message 0", "message 1"]
     assert sorted(record.getMessage() for record in caplog.records) == sorted(expected)
 
@@ -160,25 +156,3 @@ def test_random_boxes_are_drawn_from_torchs_generator() -> None:
 def test_a_config_is_the_same_after_reloading() -> None:
     cfg = DictConfig({"a": {"b": [1, "x", None]}})
     assert reload_lazy_config(cfg) == cfg
-
-
-def some_instances(**changes: Any) -> Instances:
-    fields = {
-        "pred_boxes": Boxes(torch.tensor([[0.0, 0, 50, 50]])),
-        "scores": torch.tensor([0.5]),
-        "pred_classes": torch.tensor([3]),
-    }
-    return Instances((60, 80), **{**fields, **changes})
-
-
-def test_instances_are_compared_field_by_field() -> None:
-    near = some_instances(pred_boxes=Boxes(torch.tensor([[0.0, 0, 50.0005, 50]])))
-    assert_instances_allclose(some_instances(), near)
-    for other in (
-        some_instances(scores=torch.tensor([0.51])),
-        some_instances(pred_classes=torch.tensor([2])),
-        some_instances(extra=torch.tensor([2])),
-        some_instances(pred_boxes=Boxes(torch.tensor([[0.0, 0, 50.1, 50]]))),
-    ):
-        with pytest.raises(AssertionError):
-            assert_instances_allclose(some_instances(), other)

@@ -5,14 +5,13 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from detectron2._subset import NeedsRealDetectron2, needs_real
 from detectron2.config import LazyConfig
@@ -130,8 +129,7 @@ def default_setup(cfg: DictConfig, args: argparse.Namespace | Mapping[str, Any])
     config_file = getattr(args, "config_file", "")
     if config_file:
         with PathManager.open(config_file) as file:
-            source = _highlight(file.read(), config_file)
-        logger.info("Contents of args.config_file=%s:\n%s", config_file, source)
+            logger.info("Contents of args.config_file=%s:\n%s", config_file, file.read())
     if comm.is_main_process() and output_dir:
         path = os.path.join(output_dir, "config.yaml")
         LazyConfig.save(cfg, path)
@@ -158,17 +156,6 @@ def _select(cfg: DictConfig, *keys: str, default: Any) -> Any:
     return default
 
 
-def _highlight(source: str, filename: str) -> str:
-    if importlib.util.find_spec("pygments") is None:
-        return source
-    import pygments
-    from pygments.formatters import Terminal256Formatter
-    from pygments.lexers import Python3Lexer, YamlLexer
-
-    lexer = Python3Lexer() if filename.endswith(".py") else YamlLexer()
-    return pygments.highlight(source, lexer, Terminal256Formatter(style="monokai"))
-
-
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
     """Return writers to the log, to metrics.json and (if it is installed) to TensorBoard.
 
@@ -188,11 +175,12 @@ def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventW
     return writers
 
 
-def _reads_yaml_config(name: str) -> Any:
-    def method(*args: object, **kwargs: object) -> NoReturn:
-        raise NeedsRealDetectron2(f"DefaultTrainer.{name}, which reads a YAML config,")
-
-    return method
+def _inner(name: str) -> property:
+    """Attribute `name` of the trainer inside."""
+    return property(
+        lambda self: getattr(self._trainer, name),
+        lambda self, value: setattr(self._trainer, name, value),
+    )
 
 
 class DefaultTrainer(TrainerBase):
@@ -200,50 +188,17 @@ class DefaultTrainer(TrainerBase):
 
     In the real package it is built from a YAML config. Here the methods that read one raise; a
     subclass overrides them and sets `_trainer`, `start_iter`, `max_iter`, `checkpointer`.
+
+    Attributes:
+        model: the model that `_trainer` trains.
+        data_loader: the loader that it reads.
+        optimizer: the optimizer that it steps.
     """
 
     _trainer: SimpleTrainer
-
-    __init__ = _reads_yaml_config("__init__")
-    auto_scale_workers = staticmethod(_reads_yaml_config("auto_scale_workers"))
-    build_evaluator = _reads_yaml_config("build_evaluator")
-    build_hooks = _reads_yaml_config("build_hooks")
-    build_lr_scheduler = _reads_yaml_config("build_lr_scheduler")
-    build_model = _reads_yaml_config("build_model")
-    build_optimizer = _reads_yaml_config("build_optimizer")
-    build_test_loader = _reads_yaml_config("build_test_loader")
-    build_train_loader = _reads_yaml_config("build_train_loader")
-    build_writers = _reads_yaml_config("build_writers")
-    resume_or_load = _reads_yaml_config("resume_or_load")
-    test = _reads_yaml_config("test")
-    train = _reads_yaml_config("train")
-
-    @property
-    def model(self) -> nn.Module:
-        """The model that `_trainer` trains."""
-        return self._trainer.model
-
-    @model.setter
-    def model(self, model: nn.Module) -> None:
-        self._trainer.model = model
-
-    @property
-    def data_loader(self) -> Iterable[Any]:
-        """The loader that `_trainer` reads."""
-        return self._trainer.data_loader
-
-    @data_loader.setter
-    def data_loader(self, data_loader: Iterable[Any]) -> None:
-        self._trainer.data_loader = data_loader
-
-    @property
-    def optimizer(self) -> Optimizer:
-        """The optimizer that `_trainer` steps."""
-        return self._trainer.optimizer
-
-    @optimizer.setter
-    def optimizer(self, optimizer: Optimizer) -> None:
-        self._trainer.optimizer = optimizer
+    model = _inner("model")
+    data_loader = _inner("data_loader")
+    optimizer = _inner("optimizer")
 
     def run_step(self) -> None:
         """One step of `_trainer`, at this trainer's iteration."""
@@ -258,3 +213,11 @@ class DefaultTrainer(TrainerBase):
         """Loads the state of `_trainer` too."""
         super().load_state_dict(state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
+
+
+_READ_YAML_CONFIGS = (
+    "__init__ auto_scale_workers build_evaluator build_hooks build_lr_scheduler build_model "
+    "build_optimizer build_test_loader build_train_loader build_writers resume_or_load test train"
+)
+for _name in _READ_YAML_CONFIGS.split():
+    setattr(DefaultTrainer, _name, needs_real(f"detectron2.engine.DefaultTrainer.{_name}"))

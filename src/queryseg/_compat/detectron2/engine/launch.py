@@ -49,18 +49,8 @@ def launch(
         logging.getLogger(__name__).warning(
             "file:// is not reliable between machines: prefer tcp://host:port."
         )
-    worker_args = (
-        main_func,
-        world_size,
-        num_gpus_per_machine,
-        machine_rank,
-        dist_url,
-        args,
-        timeout,
-    )
-    mp.start_processes(
-        _distributed_worker, nprocs=num_gpus_per_machine, args=worker_args, daemon=False
-    )
+    worker = (main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, args, timeout)
+    mp.start_processes(_distributed_worker, worker, nprocs=num_gpus_per_machine, daemon=False)
 
 
 def _find_free_port() -> int:

@@ -16,7 +16,7 @@ from termcolor import colored
 
 from detectron2.utils.file_io import PathManager
 
-__all__ = ["log_every_n", "log_every_n_seconds", "log_first_n", "setup_logger"]
+__all__ = ["log_every_n_seconds", "log_first_n", "setup_logger"]
 
 _DATE_FORMAT = "%m/%d %H:%M:%S"
 _REMOTE_LOG_BUFFER_BYTES = 2**20
@@ -141,14 +141,6 @@ def log_first_n(
     _log_counter[identity] += 1
     if _log_counter[identity] <= n:
         logging.getLogger(name or module).log(lvl, msg)
-
-
-def log_every_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None) -> None:
-    """Log the first of every `n` calls from the same place."""
-    module, place = _find_caller()
-    if _log_counter[place] % n == 0:
-        logging.getLogger(name or module).log(lvl, msg)
-    _log_counter[place] += 1
 
 
 def log_every_n_seconds(lvl: int, msg: str, n: float = 1, *, name: str | None = None) -> None:

@@ -11,17 +11,12 @@ from detectron2._subset import outside
 from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import read_image
-from detectron2.structures import Boxes, Instances, ROIMasks
 
-__all__ = [
-    "assert_instances_allclose",
-    "get_sample_coco_image",
-    "random_boxes",
-    "reload_lazy_config",
-]
+__all__ = ["get_sample_coco_image", "random_boxes", "reload_lazy_config"]
 
 __getattr__ = outside(
     __name__,
+    "assert_instances_allclose",
     "convert_scripted_instances",
     "get_model_no_weights",
     "has_dynamic_axes",
@@ -52,35 +47,3 @@ def reload_lazy_config(cfg: Any) -> Any:
         path = os.path.join(folder, "config.yaml")
         LazyConfig.save(cfg, path)
         return LazyConfig.load(path)
-
-
-def assert_instances_allclose(
-    input: Instances,
-    other: Instances,
-    *,
-    rtol: float = 1e-5,
-    msg: str = "",
-    size_as_tensor: bool = False,
-) -> None:
-    """Assert that two `Instances` have equal sizes and fields, floats up to `rtol` of the largest.
-
-    Boxes and ROI masks may differ by 100 times `rtol`.
-    """
-    msg = msg.rstrip() or "Two Instances are different!"
-    sizes = [input.image_size, other.image_size]
-    if size_as_tensor:
-        sizes = [tuple(torch.as_tensor(size).tolist()) for size in sizes]
-    assert sizes[0] == sizes[1], f"{msg} image_size is {sizes[0]} vs. {sizes[1]}!"
-    fields, other_fields = input.get_fields(), other.get_fields()
-    assert fields.keys() == other_fields.keys(), (
-        f"{msg} Fields are {sorted(fields)} vs. {sorted(other_fields)}!"
-    )
-    for name, value in fields.items():
-        expected, atol = other_fields[name], 100 * rtol
-        if isinstance(value, (Boxes, ROIMasks)):
-            value, expected = value.tensor, expected.tensor
-        elif value.is_floating_point():
-            atol = value.abs().max().item() * rtol
-        else:
-            atol = 0
-        assert torch.allclose(value, expected, atol=atol), f"{msg} Field {name} differs too much!"

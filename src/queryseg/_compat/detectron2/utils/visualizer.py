@@ -12,8 +12,7 @@ import torch
 from matplotlib import colors as mpl_colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Polygon, Rectangle
+from matplotlib.patches import Polygon, Rectangle
 
 from detectron2._subset import NeedsRealDetectron2
 from detectron2.data.catalog import Metadata
@@ -392,28 +391,6 @@ class Visualizer:
                 alpha=alpha,
                 linestyle=line_style,
             )
-        )
-        return self.output
-
-    def draw_circle(
-        self, circle_coord: Sequence[float], color: Color, radius: float = 3
-    ) -> VisImage:
-        """Draw a filled circle around (x, y)."""
-        self.output.ax.add_patch(Circle(tuple(circle_coord), radius, fill=True, color=color))
-        return self.output
-
-    def draw_line(
-        self,
-        x_data: Sequence[float],
-        y_data: Sequence[float],
-        color: Color,
-        linestyle: str = "-",
-        linewidth: float | None = None,
-    ) -> VisImage:
-        """Draw a line through points given by their x and their y."""
-        width = max(linewidth or self._default_font_size / 3, 1) * self.output.scale
-        self.output.ax.add_line(
-            Line2D(x_data, y_data, linewidth=width, color=color, linestyle=linestyle)
         )
         return self.output
 
