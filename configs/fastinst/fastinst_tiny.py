@@ -28,7 +28,7 @@ model.criterion.point_sampler.num_points = 1024
 
 for loader, names in ((dataloader.train, "shapes_train"), (dataloader.test, "shapes_val")):
     loader.dataset.names = names
-    loader.num_workers = 1
+    loader.num_workers = 0
 dataloader.train.mapper.augmentations = [L(T.RandomFlip)(prob=0.5), L(RandomRotation90)()]
 dataloader.train.mapper.filter_empty = True
 dataloader.test.mapper.augmentations = []
