@@ -119,7 +119,7 @@ def draw_dataset(predictor: Predictor, args: argparse.Namespace) -> int:
         raise ToolError(str(error)) from error
     class_names = MetadataCatalog.get(name).get("thing_classes")
     predictor.class_names = predictor.class_names or list(class_names)
-    shown = tqdm(records, unit="image", desc="drawing")
+    shown = tqdm(records, unit="image", desc="drawing", disable=None)
     pairs = (draw_pair(predictor, record, class_names) for record in shown)
     if args.grid:
         save_picture(_grid_of_pairs(list(pairs), args.columns), Path(args.grid))

@@ -32,7 +32,13 @@ def draw_video(source: Path, target: Path, draw: Callable[[np.ndarray], np.ndarr
             raise PictureError(f"{source}: not a video that OpenCV can read; convert it to .mp4")
         fps = capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_FPS
         total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        frames = tqdm(_frames(capture), total=max(total, 0) or None, unit="frame", desc=source.name)
+        frames = tqdm(
+            _frames(capture),
+            total=max(total, 0) or None,
+            unit="frame",
+            desc=source.name,
+            disable=None,
+        )
         return _write(map(draw, frames), target, fps)
     finally:
         capture.release()
