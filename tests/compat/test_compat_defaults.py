@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import detectron2
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig
 from detectron2.engine import (
     create_ddp_model,
@@ -137,9 +139,19 @@ def talk(folder: str) -> None:
     model = create_ddp_model(nn.Linear(1, 1, bias=False), device_ids=None)
     model(torch.tensor([[float(rank)]])).sum().backward()
     found["gradient"] = model.module.weight.grad.item()
+    if detectron2.__version__.endswith("+subset"):
+        found["loaded"] = load_what_only_rank_0_sees(model, Path(folder, f"machine{rank}"))
     comm.synchronize()
     Path(folder, f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
+
+
+def load_what_only_rank_0_sees(model: nn.Module, folder: Path) -> float:
+    if comm.is_main_process():
+        folder.mkdir()
+        torch.save({"model": {"weight": torch.full((1, 1), 7.0)}}, folder / "model.pth")
+    DetectionCheckpointer(model).load(str(folder / "model.pth"))
+    return model.module.weight.item()
 
 
 def test_two_processes_talk_to_each_other(tmp_path: Path) -> None:
@@ -151,6 +163,7 @@ def test_two_processes_talk_to_each_other(tmp_path: Path) -> None:
         assert found["size"] == 2 and found["local"] == [rank, 2]
         assert found["all"] == ["0", "1"]
         assert found["gradient"] == 0.5
+        assert found.get("loaded", 7.0) == 7.0  # the real package needs the file everywhere
     assert (zero["gathered"], one["gathered"]) == ([{"rank": 0}, {"rank": 1}], [])
     assert (zero["gathered on 1"], one["gathered on 1"]) == ([], [0, 1])
     assert zero["seed"] == one["seed"]

@@ -4,9 +4,11 @@ import collections
 import dataclasses
 import itertools
 import logging
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyCall, instantiate
@@ -112,6 +114,51 @@ def test_wrong_arguments_name_the_class(caplog: pytest.LogCaptureFixture) -> Non
 def test_paths_are_as_short_as_possible_and_lead_back(target: object, path: str) -> None:
     assert _convert_target_to_string(target) == path
     assert locate(path) is target
+
+
+# What configs name; "modeling.FPN" stands for the object behind that path.
+NAMED_IN_CONFIGS = [
+    "modeling.FPN",
+    "modeling.GeneralizedRCNN",
+    "modeling.ResNet",
+    "modeling.backbone.resnet.BasicStem",
+    "modeling.backbone.fpn.LastLevelMaxPool",
+    "modeling.anchor_generator.DefaultAnchorGenerator",
+    "modeling.box_regression.Box2BoxTransform",
+    "modeling.matcher.Matcher",
+    "modeling.poolers.ROIPooler",
+    "modeling.proposal_generator.RPN",
+    "modeling.proposal_generator.StandardRPNHead",
+    "modeling.roi_heads.StandardROIHeads",
+    "modeling.roi_heads.FastRCNNConvFCHead",
+    "modeling.roi_heads.FastRCNNOutputLayers",
+    "modeling.roi_heads.MaskRCNNConvUpsampleHead",
+    "data.DatasetMapper",
+    "data.build_detection_train_loader",
+    "data.build_detection_test_loader",
+    "data.get_detection_dataset_dicts",
+    "data.transforms.ResizeShortestEdge",
+    "data.transforms.RandomFlip",
+    "data.samplers.TrainingSampler",
+    "data.samplers.RepeatFactorTrainingSampler",
+    "evaluation.COCOEvaluator",
+    "layers.ShapeSpec",
+    "layers.Conv2d",
+    "solver.WarmupParamScheduler",
+    "solver.LRMultiplier",
+    "solver.build.get_default_optimizer_params",
+    "engine.hooks.EvalHook",
+    "checkpoint.DetectionCheckpointer",
+    "utils.events.JSONWriter",
+    "structures.Boxes",
+]
+
+
+def test_paths_in_saved_configs_are_those_of_the_real_package(stored: Callable[..., Any]) -> None:
+    objects = [locate(f"detectron2.{name}") for name in NAMED_IN_CONFIGS]
+    paths = [_convert_target_to_string(named) for named in objects]
+    assert [locate(path) for path in paths] == objects
+    assert paths == stored("config_paths", {"paths": np.array(paths)})["paths"].tolist()
 
 
 def test_locate_says_what_it_cannot_find() -> None:

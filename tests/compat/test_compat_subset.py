@@ -50,6 +50,17 @@ def test_a_module_offers_only_the_names_it_lists(subset: ModuleType) -> None:
         module_getattr("GCOS")
 
 
+def test_methods_can_be_left_out_of_a_class(subset: ModuleType) -> None:
+    class Trainer:
+        def train(self) -> int:
+            return 3
+
+    subset.leave_out(Trainer, "test build_model")
+    assert Trainer().train() == 3
+    with pytest.raises(subset.NeedsRealDetectron2, match=r"Trainer\.test needs"):
+        Trainer().test()
+
+
 def test_the_subset_says_what_it_is_and_names_the_cure_for_missing_modules() -> None:
     script = f"""
 import sys

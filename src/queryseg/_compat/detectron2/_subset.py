@@ -57,6 +57,12 @@ def outside(module: str, *names: str) -> Callable[[str], Any]:
     return module_getattr
 
 
+def leave_out(owner: type, names: str) -> None:
+    """Give a class stand-ins for the methods in `names`, separated by spaces."""
+    for name in names.split():
+        setattr(owner, name, needs_real(f"{owner.__module__}.{owner.__qualname__}.{name}"))
+
+
 class _OutsideFinder:
     """Asked last by `import`: names the cure for every `detectron2` module that is not here.
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detectron2._subset import NeedsRealDetectron2, needs_real
+from detectron2._subset import NeedsRealDetectron2, leave_out, needs_real
 from detectron2.config import LazyConfig
 from detectron2.engine.train_loop import SimpleTrainer, TrainerBase
 from detectron2.utils import comm
@@ -215,9 +215,9 @@ class DefaultTrainer(TrainerBase):
         self._trainer.load_state_dict(state_dict["_trainer"])
 
 
-_READ_YAML_CONFIGS = (
+# These read YAML configs.
+leave_out(
+    DefaultTrainer,
     "__init__ auto_scale_workers build_evaluator build_hooks build_lr_scheduler build_model "
-    "build_optimizer build_test_loader build_train_loader build_writers resume_or_load test train"
+    "build_optimizer build_test_loader build_train_loader build_writers resume_or_load test train",
 )
-for _name in _READ_YAML_CONFIGS.split():
-    setattr(DefaultTrainer, _name, needs_real(f"detectron2.engine.DefaultTrainer.{_name}"))

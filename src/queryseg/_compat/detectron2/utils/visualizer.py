@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
-from detectron2._subset import NeedsRealDetectron2
+from detectron2._subset import NeedsRealDetectron2, leave_out
 from detectron2.data.catalog import Metadata
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 from detectron2.utils.colormap import random_color
@@ -537,3 +537,11 @@ class Visualizer:
             masks = masks.numpy()
         size = (self.output.height, self.output.width)
         return [m if isinstance(m, GenericMask) else GenericMask(m, *size) for m in masks]
+
+
+leave_out(
+    Visualizer,
+    "draw_and_connect_keypoints draw_circle draw_line draw_panoptic_seg "
+    "draw_panoptic_seg_predictions draw_rotated_box_with_label draw_sem_seg "
+    "overlay_rotated_instances",
+)
