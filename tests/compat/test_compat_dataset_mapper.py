@@ -30,7 +30,7 @@ CHAINS = {
     ],
     "extent": [
         T.RandomExtent((0.7, 1.3), (0.2, 0.2)),
-        T.RandomRotation((-30, 30), expand=True),
+        T.RandomFlip(horizontal=False, vertical=True),
     ],
 }
 

@@ -9,7 +9,6 @@ import torch
 from detectron2.data.samplers import (
     GroupedBatchSampler,
     InferenceSampler,
-    RandomSubsetTrainingSampler,
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
@@ -34,8 +33,6 @@ def test_streams_equal_those_of_the_real_detectron2(stored) -> None:
         "shuffled": head(TrainingSampler(11, seed=5)),
         "in_order": head(TrainingSampler(11, shuffle=False, seed=5)),
         "drawn_seed": head(TrainingSampler(11)),
-        "subset": head(RandomSubsetTrainingSampler(11, 0.5, seed_shuffle=1, seed_subset=2)),
-        "drawn_subset": head(RandomSubsetTrainingSampler(11, 0.5)),
         "repeated": head(RepeatFactorTrainingSampler(FACTORS, seed=5)),
         "repeated_in_order": head(RepeatFactorTrainingSampler(FACTORS, shuffle=False, seed=5)),
         "drawn_repeated": head(RepeatFactorTrainingSampler(FACTORS)),
@@ -55,7 +52,6 @@ def test_every_pass_visits_every_element_once() -> None:
 def test_processes_share_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     makers = [
         lambda: TrainingSampler(7, seed=1),
-        lambda: RandomSubsetTrainingSampler(7, 0.6, seed_shuffle=1, seed_subset=3),
         lambda: RepeatFactorTrainingSampler(FACTORS, seed=1),
     ]
     for make in makers:
@@ -75,12 +71,6 @@ def test_a_stream_starts_anew_each_time() -> None:
 def test_sizes_that_make_no_stream_are_refused(size: object, error: type) -> None:
     with pytest.raises(error):
         TrainingSampler(size)
-
-
-def test_the_subset_is_drawn_once() -> None:
-    stream = head(RandomSubsetTrainingSampler(20, 0.3, seed_shuffle=1, seed_subset=2), 18)
-    assert len(set(stream)) == 6
-    assert set(stream[:6]) == set(stream[6:12]) == set(stream[12:])
 
 
 def test_images_repeat_as_often_as_their_factors_say() -> None:

@@ -263,8 +263,10 @@ AUGMENTATIONS = {
     "crop_relative": T.RandomCrop("relative_range", (0.3, 0.5)),
     "crop_absolute": T.RandomCrop("absolute_range", (10, 36)),
     "extent": T.RandomExtent((0.6, 1.4), (0.3, 0.2)),
-    "rotation": T.RandomRotation((-40, 70), expand=False, center=((0.2, 0.3), (0.6, 0.9))),
-    "rotation_choice": T.RandomRotation((0, 90, 200), sample_style="choice"),
+    "rotation": T.RandomApply(T.RotationTransform(30, 42, 33), 0.7),
+    "rotation_about_a_point": T.AugmentationList(
+        [T.RotationTransform(30, 42, -70, expand=False, center=(9, 20)), T.RandomFlip()]
+    ),
     "apply": T.RandomApply(T.RandomContrast(0.4, 1.8), 0.5),
     "brightness": T.RandomBrightness(0.4, 1.8),
     "saturation": T.RandomSaturation(0.4, 1.8),

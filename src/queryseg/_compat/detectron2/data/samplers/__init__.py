@@ -1,17 +1,15 @@
 """The order in which a data set is visited."""
 
-from .distributed_sampler import (
-    InferenceSampler,
-    RandomSubsetTrainingSampler,
-    RepeatFactorTrainingSampler,
-    TrainingSampler,
-)
+from detectron2._subset import outside
+
+from .distributed_sampler import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 from .grouped_batch_sampler import GroupedBatchSampler
 
 __all__ = [
     "GroupedBatchSampler",
     "InferenceSampler",
-    "RandomSubsetTrainingSampler",
     "RepeatFactorTrainingSampler",
     "TrainingSampler",
 ]
+
+__getattr__ = outside(__name__, "RandomSubsetTrainingSampler")

@@ -66,40 +66,6 @@ class TrainingSampler(_InfiniteSampler):
         return torch.arange(self._size)
 
 
-class RandomSubsetTrainingSampler(TrainingSampler):
-    """Passes through a part of the data set that is drawn once.
-
-    Args:
-        size: number of elements in the data set.
-        subset_ratio: share of it to use, in (0, 1].
-        shuffle: a new order for each pass.
-        seed_shuffle: seed of the orders; equal in all processes, shared among them if None.
-        seed_subset: seed of the part; likewise.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        subset_ratio: float,
-        shuffle: bool = True,
-        seed_shuffle: int | None = None,
-        seed_subset: int | None = None,
-    ) -> None:
-        super().__init__(size, shuffle, seed_shuffle)
-        assert 0.0 < subset_ratio <= 1.0, f"subset_ratio {subset_ratio} is not in (0, 1]"
-        count = int(size * subset_ratio)
-        assert count > 0, f"{subset_ratio} of {size} elements is less than one"
-        generator = torch.Generator()
-        generator.manual_seed(
-            int(comm.shared_random_seed() if seed_subset is None else seed_subset)
-        )
-        self._subset = torch.randperm(size, generator=generator)[:count]
-        _logger.info(f"Training on {count} of {size} elements, drawn at random")
-
-    def _get_epoch_indices(self, generator: torch.Generator) -> torch.Tensor:
-        return self._subset
-
-
 class RepeatFactorTrainingSampler(_InfiniteSampler):
     """Shuffled passes in which an image may come up several times.
 

@@ -8,6 +8,16 @@ from typing import Any
 import numpy as np
 from fvcore.transforms.transform import Transform, TransformList
 
+__all__ = [
+    "AugInput",
+    "Augmentation",
+    "AugmentationList",
+    "StandardAugInput",
+    "TransformGen",
+    "apply_augmentations",
+    "apply_transform_gens",
+]
+
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 

@@ -18,7 +18,21 @@ from fvcore.transforms.transform import (
 from PIL import Image
 
 from .augmentation import Augmentation, _transform_to_aug
-from .transform import ExtentTransform, ResizeTransform, RotationTransform
+from .transform import ExtentTransform, ResizeTransform
+
+__all__ = [
+    "FixedSizeCrop",
+    "RandomApply",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomCrop",
+    "RandomExtent",
+    "RandomFlip",
+    "RandomSaturation",
+    "Resize",
+    "ResizeScale",
+    "ResizeShortestEdge",
+]
 
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey (ITU-R BT.601)
 
@@ -262,56 +276,6 @@ class RandomExtent(Augmentation):
         rect[1::2] += 0.5 * height
         output_size = (int(rect[3] - rect[1]), int(rect[2] - rect[0]))
         return ExtentTransform(src_rect=tuple(rect), output_size=output_size)
-
-
-class RandomRotation(Augmentation):
-    """Rotate by a drawn angle.
-
-    Args:
-        angle: degrees; for "range" the two ends, for "choice" all angles; one number is both ends.
-        expand: see `RotationTransform`.
-        center: for "range" two corners, for "choice" all points to rotate around, each (x, y) with
-            (0, 0) top left and (1, 1) bottom right; one point is both corners.
-        sample_style: "range" or "choice".
-        interp: OpenCV interpolation.
-    """
-
-    def __init__(
-        self,
-        angle: float | Sequence[float],
-        expand: bool = True,
-        center: Sequence[Any] | None = None,
-        sample_style: str = "range",
-        interp: int | None = None,
-    ) -> None:
-        assert sample_style in ("range", "choice"), sample_style
-        if isinstance(angle, float | int):
-            angle = (angle, angle)
-        if center is not None and isinstance(center[0], float | int):
-            center = (center, center)
-        self._init(locals())
-        self.is_range = sample_style == "range"
-
-    def get_transform(self, image: np.ndarray) -> Transform:
-        height, width = image.shape[:2]
-        angle, center = self._draw()
-        if center is not None:
-            center = (width * center[0], height * center[1])
-        if angle % 360 == 0:
-            return NoOpTransform()
-        return RotationTransform(height, width, angle, self.expand, center, self.interp)
-
-    def _draw(self) -> tuple[float, tuple[float, float] | None]:
-        if not self.is_range:
-            angle = np.random.choice(self.angle)
-            if self.center is None:
-                return angle, None
-            return angle, self.center[np.random.choice(len(self.center))]
-        angle = np.random.uniform(self.angle[0], self.angle[1])
-        if self.center is None:
-            return angle, None
-        (left, top), (right, bottom) = self.center
-        return angle, (np.random.uniform(left, right), np.random.uniform(top, bottom))
 
 
 class _RandomIntensity(Augmentation):

@@ -13,6 +13,14 @@ import torch.nn.functional as F
 from fvcore.transforms.transform import CropTransform, NoOpTransform, Transform, TransformList
 from PIL import Image
 
+__all__ = [
+    "ColorTransform",
+    "ExtentTransform",
+    "PILColorTransform",
+    "ResizeTransform",
+    "RotationTransform",
+]
+
 _TORCH_MODE = {Image.NEAREST: "nearest", Image.BILINEAR: "bilinear", Image.BICUBIC: "bicubic"}
 
 
