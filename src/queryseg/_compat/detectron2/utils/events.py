@@ -17,16 +17,6 @@ from fvcore.common.history_buffer import HistoryBuffer
 
 from detectron2.utils.file_io import PathManager
 
-__all__ = [
-    "CommonMetricPrinter",
-    "EventStorage",
-    "EventWriter",
-    "JSONWriter",
-    "TensorboardXWriter",
-    "get_event_storage",
-    "has_event_storage",
-]
-
 _CURRENT_STORAGE_STACK: list["EventStorage"] = []
 
 

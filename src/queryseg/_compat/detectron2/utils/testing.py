@@ -19,10 +19,7 @@ __getattr__ = outside(
     "assert_instances_allclose",
     "convert_scripted_instances",
     "get_model_no_weights",
-    "has_dynamic_axes",
-    "register_custom_op_onnx_export",
     "reload_script_model",
-    "unregister_custom_op_onnx_export",
 )
 
 

@@ -2,11 +2,4 @@
 
 from detectron2._subset import outside
 
-__getattr__ = outside(
-    __name__,
-    "ColorAugSSDTransform",
-    "ImplicitPointRendMaskHead",
-    "PointRendMaskHead",
-    "PointRendSemSegHead",
-    "add_pointrend_config",
-)
+__getattr__ = outside(__name__, "ColorAugSSDTransform", "add_pointrend_config")

@@ -5,18 +5,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from detectron2._subset import outside
-
 __all__ = ["generate_regular_grid_point_coords", "get_point_coords_wrt_image", "point_sample"]
-
-__getattr__ = outside(
-    __name__,
-    "get_uncertain_point_coords_on_grid",
-    "get_uncertain_point_coords_with_randomness",
-    "point_sample_fine_grained_features",
-    "roi_mask_point_loss",
-    "sample_point_labels",
-)
 
 
 def point_sample(input: torch.Tensor, point_coords: torch.Tensor, **kwargs: Any) -> torch.Tensor:
