@@ -102,7 +102,7 @@ def test_overrides_change_values_lists_and_arguments_that_have_a_default(tmp_pat
         ("train.amp.enabled=1", r"'train.amp.enabled' must be of type bool"),
         ("train.amp=True", r"'train.amp' is a section with enabled, dtype: got True"),
         ("+train.new=1", r"unknown config key 'train.new'"),
-        ("train.max_iter.x=1", r"train.max_iter is not a config"),
+        ("train.max_iter.x=1", r"'train.max_iter' is a value, not a section"),
     ],
 )
 def test_a_wrong_override_gives_one_error_that_names_the_cure(

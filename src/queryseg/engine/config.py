@@ -203,7 +203,8 @@ def _check_key_exists(cfg: DictConfig, key: str) -> None:
     parts = key.split(".")
     for depth, part in enumerate(parts):
         if not OmegaConf.is_config(node):
-            return  # LazyConfig.apply_overrides has its own message for a key below a value
+            value = ".".join(parts[:depth])
+            raise ConfigError(f"unknown config key '{key}': '{value}' is a value, not a section")
         if isinstance(node, ListConfig):
             if not part.isdigit() or int(part) >= len(node):
                 raise ConfigError(

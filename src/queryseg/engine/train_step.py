@@ -1,5 +1,6 @@
 """One optimizer step: forward, backward, the check for finite values, clipping, update."""
 
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ AMP_DTYPES = {
     "fp16": torch.float16,
 }
 Batch = list[dict[str, Any]]
+_logger = logging.getLogger("queryseg")
 
 
 class NonFiniteError(FloatingPointError):
@@ -70,6 +72,8 @@ class TrainStep:
         self.grad_scaler = torch.amp.GradScaler(
             device_type, enabled=self._amp_dtype == torch.float16
         )
+        if device_type == "cpu" and self._amp_dtype == torch.float16:
+            _logger.warning("float16 is slow on a CPU: train.amp.dtype=bfloat16, or no amp")
         if self.grad_scaler.is_enabled():  # a skipped first step makes torch doubt the order
             warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)`")
         self._batches: Iterator[Batch] | None = None
