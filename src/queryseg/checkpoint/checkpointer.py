@@ -118,6 +118,7 @@ class Checkpointer(DetectionCheckpointer):
         data |= {**kwargs, STAMP_KEY: make_stamp(self.model, self.class_names)}
         file = Path(self.save_dir, f"{name}.pth")
         _logger.info("Saving checkpoint to %s", file)
+        file.parent.mkdir(parents=True, exist_ok=True)
         remove_unfinished(file.parent)
         write_atomically(file, lambda stream: torch.save(data, stream))
         if name not in self.untagged:

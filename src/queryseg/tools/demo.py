@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m queryseg.tools.demo",
         description="Draw predicted instances on images and videos, or beside a data set's own.",
         epilog="examples: --input photo.jpg   --input photos/ clip.mp4 --output drawn   "
-        "--dataset shapes_val --grid grid.png --num 8",
+        "--dataset shapes_val --grid grid.png",
     )
     parser.add_argument("--config-file", required=True, help="config file, or an installed one")
     parser.add_argument("--weights", required=True, help="checkpoint file or zoo://<name>")
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--dataset", help="a known data set, for example shapes_val")
     what.add_argument("--json", help="annotations of your own data, in COCO format")
     what.add_argument("--images", help="image folder of --json")
-    what.add_argument("--num", type=int, default=8, help="images of the data set (default: 8)")
+    what.add_argument("--num", type=int, default=6, help="images of the data set (default: 6)")
     where = parser.add_argument_group("where to")
     where.add_argument("--output", default="output/demo", help="folder (default: output/demo)")
     where.add_argument("--grid", help="one picture: ground truth beside predictions")
