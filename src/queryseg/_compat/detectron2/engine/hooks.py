@@ -14,7 +14,6 @@ import torch
 from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import PeriodicCheckpointer as FvcorePeriodicCheckpointer
 from fvcore.common.param_scheduler import ParamScheduler
-from fvcore.common.timer import Timer
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from torch import nn
 from torch.optim import Optimizer
@@ -94,36 +93,32 @@ class IterationTimer(HookBase):
     def __init__(self, warmup_iter: int = 3) -> None:
         """Leave out the first `warmup_iter` iterations."""
         self._warmup_iter = warmup_iter
-        self._step_timer = Timer()
-        self._total_timer = Timer()
-        self._start_time = time.perf_counter()
+        self._began = 0.0
+        self._step_began = 0.0
+        self._seconds_in_steps = 0.0
 
     def before_train(self) -> None:
-        """Start the clocks."""
-        self._start_time = time.perf_counter()
-        self._total_timer.reset()
-        self._total_timer.pause()
+        """Start the clock."""
+        self._began = time.perf_counter()
+        self._seconds_in_steps = 0.0
 
     def before_step(self) -> None:
         """Start the step's clock."""
-        self._step_timer.reset()
-        self._total_timer.resume()
+        self._step_began = time.perf_counter()
 
     def after_step(self) -> None:
         """Store the step's time; during warm-up, start the summary anew."""
-        done = self.trainer.storage.iter - self.trainer.start_iter + 1
-        if done >= self._warmup_iter:
-            self.trainer.storage.put_scalars(time=self._step_timer.seconds())
-        else:
-            self._start_time = time.perf_counter()
-            self._total_timer.reset()
-        self._total_timer.pause()
+        now = time.perf_counter()
+        if self.trainer.storage.iter - self.trainer.start_iter + 1 < self._warmup_iter:
+            self._began = now
+            return
+        self._seconds_in_steps += now - self._step_began
+        self.trainer.storage.put_scalar("time", now - self._step_began)
 
     def after_train(self) -> None:
         """Log the speed and the time spent on hooks (scripts grep these lines)."""
         logger = logging.getLogger(__name__)
-        total = time.perf_counter() - self._start_time
-        in_steps = self._total_timer.seconds()
+        total, in_steps = time.perf_counter() - self._began, self._seconds_in_steps
         steps = self.trainer.storage.iter + 1 - self.trainer.start_iter - self._warmup_iter
         if steps > 0 and in_steps > 0:
             logger.info(

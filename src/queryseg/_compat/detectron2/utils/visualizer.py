@@ -362,7 +362,7 @@ class Visualizer:
             text,
             size=(font_size or self._default_font_size) * self.output.scale,
             family="sans-serif",
-            bbox={"facecolor": "black", "alpha": 0.8, "pad": 0.7, "edgecolor": "none"},
+            bbox={"facecolor": "black", "alpha": 0.75, "pad": 1, "linewidth": 0},
             verticalalignment="top",
             horizontalalignment=horizontal_alignment,
             color=bright,
