@@ -168,6 +168,13 @@ def test_naive_sync_batch_norm_equals_batch_norm_of_the_joint_batch(monkeypatch,
     torch.testing.assert_close(norm.running_mean, reference.running_mean, rtol=1e-5, atol=1e-6)
 
 
+def test_naive_sync_batch_norm_of_no_images_keeps_its_statistics(monkeypatch):
+    empty = torch.zeros(0, 3, 5, 5, requires_grad=True)
+    output, norm = two_process_batch_norm(monkeypatch, "N", [empty, empty])
+    assert output.shape == (0, 3, 5, 5) and output.requires_grad
+    assert not norm.running_mean.any() and (norm.running_var == 1).all()
+
+
 def test_conv_applies_the_norm_before_the_activation_and_takes_empty_batches():
     norm, conv = randomize(FrozenBatchNorm2d(4)), Conv2d(3, 4, 3, stride=2, padding=1)
     fused = Conv2d(3, 4, 3, stride=2, padding=1, norm=norm, activation=F.relu)

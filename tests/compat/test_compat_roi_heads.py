@@ -249,6 +249,23 @@ def test_mask_loss_is_the_mean_cross_entropy_of_the_own_class(channels):
     assert empty_loss.item() == 0 and empty_loss.requires_grad
 
 
+def test_soft_mask_targets_count_as_mask_above_one_half():
+    class SoftMasks:
+        def __len__(self):
+            return 2
+
+        def crop_and_resize(self, boxes, size):
+            return torch.tensor([0.7, 0.3])[:, None, None].expand(2, size, size)
+
+    image = mask_targets()[1]
+    image.gt_masks = SoftMasks()
+    with EventStorage() as storage:
+        loss = mask_rcnn_loss(torch.ones(2, 1, 8, 8), [image])
+    expected = np.log1p(np.e) - 0.5  # the targets' mean is 1/2
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert logged(storage)["mask_rcnn/accuracy"] == 0.5
+
+
 def test_mask_pictures_are_stored_once_a_period():
     with EventStorage(start_iter=6) as storage:
         mask_rcnn_loss(torch.zeros(2, 1, 8, 8), mask_targets(), vis_period=3)

@@ -196,6 +196,7 @@ def proposals_of_one_image(boxes, logits, levels, size, *, before, after, thresh
 def test_top_proposals_follow_the_rules_one_by_one():
     counts, sizes = (60, 25), [(50, 70), (60, 40)]
     boxes = [random_boxes(2 * n).view(2, n, 4) - 8 for n in counts]
+    boxes[1] = boxes[0][:, : counts[1]] + 0.5  # suppressed if levels were not apart
     logits = [torch.randn(2, n) for n in counts]
     results = find_top_rpn_proposals(boxes, logits, sizes, 0.5, 30, 12, 9.0, training=True)
     levels = np.repeat([0, 1], counts)
