@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import FPN, BasicStem, ResNet
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, MaskRCNNConvUpsampleHead
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
@@ -150,6 +153,32 @@ def test_a_caffe2_pickle_gives_torchvision_features(tmp_path: Path, wrapped: boo
     assert checkpointer.last_report.share == 1.0
     # Folded statistics meet FrozenBN's own eps: measured 4.4e-5.
     assert_features_equal(model.backbone, reference, tolerance=1e-4)
+
+
+def rcnn_heads(num_classes: int) -> nn.Module:
+    box_predictor = FastRCNNOutputLayers(
+        ShapeSpec(channels=16),
+        box2box_transform=Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0)),
+        num_classes=num_classes,
+    )
+    mask_head = MaskRCNNConvUpsampleHead(
+        ShapeSpec(channels=8, height=14, width=14), num_classes=num_classes, conv_dims=[8, 8, 8]
+    )
+    return nn.ModuleDict({"box_predictor": box_predictor, "mask_head": mask_head})
+
+
+def test_all_class_heads_of_a_mask_rcnn_from_the_model_zoo_start_anew(tmp_path: Path):
+    arrays = {name: value.numpy() for name, value in rcnn_heads(80).state_dict().items()}
+    zoo = {"model": arrays, "__author__": "Detectron2 Model Zoo"}
+    (tmp_path / "model_final_f10217.pkl").write_bytes(pickle.dumps(zoo))
+    checkpointer = Checkpointer(rcnn_heads(3))
+    checkpointer.load(tmp_path / "model_final_f10217.pkl")
+    head = checkpointer.last_report.class_head
+    assert (head.classes_in_file, head.classes_in_model) == (80, 3)
+    layers = ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
+    assert set(head.names) == {f"{layer}.{w}" for layer in layers for w in ("weight", "bias")}
+    assert checkpointer.last_report.reshaped == ()
+    assert checkpointer.last_report.share == 1.0
 
 
 def test_a_backbone_file_of_another_depth_is_refused(tmp_path: Path):

@@ -125,6 +125,12 @@ def test_a_checkpoint_of_another_model_names_file_guess_and_cure(tmp_path: Path)
     assert len(report.missing) == 6
 
 
+def test_a_file_of_which_nothing_fits_is_an_error_in_any_case(tmp_path: Path):
+    torch.save({"x.weight": torch.zeros(2), "y.weight": torch.zeros(2)}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"0 of 12 entries match[^?]*$"):
+        loaded(TinyModel(), f"{tmp_path / 'x.pth'}?allow_partial=True")
+
+
 def test_the_limit_is_95_percent_of_entries_and_of_values(tmp_path: Path):
     model = nn.ModuleList([nn.Linear(1, 1, bias=False) for _ in range(99)])
     model.append(nn.Linear(100, 100, bias=False))

@@ -26,7 +26,7 @@ def load_into(
     Args:
         model: filled in place.
         contents: what `read_contents` found.
-        allow_partial: accept a file that fills less than 95 % of the model.
+        allow_partial: accept a file that fills less than 95 % of the model, but not none of it.
         complete: refuse a file that leaves any part of the model as initialised, or of which more
             than 5 % have no place in the model, as resuming and inference need.
 
@@ -58,7 +58,7 @@ def load_into(
         reshaped=reshaped,
         class_head=class_head,
     )
-    if report.share < MIN_MATCHED and not allow_partial:
+    if not report.matched or (report.share < MIN_MATCHED and not allow_partial):
         raise CheckpointError(_misfit_message(model, contents, report))
     if complete and not (report.is_complete and report.share_used >= MIN_MATCHED):
         raise CheckpointError(_incomplete_message(model, report))
@@ -78,7 +78,7 @@ def _build_report(
     odd_shapes = {entry.name for entry in reshaped}
     head_names = set(class_head.names) if class_head else set()
     loaded = {id(state[name]) for name in recognised.weights if name in state}
-    matched = [name for name in state if name not in missing | odd_shapes]
+    matched = [name for name in state if name in recognised.weights]
     absent = [
         name
         for name in state
@@ -108,12 +108,14 @@ def _misfit_message(model: nn.Module, contents: CheckpointContents, report: Load
     part = f"the {report.covers.rstrip('.')} of " if report.covers else ""
     modules = sorted({name.partition(".")[0] for name in contents.weights})
     shown = ", ".join(modules[:6]) + (", ..." if len(modules) > 6 else "")
+    cure = "Use the config that this file was made with"
+    if report.matched:
+        cure += f"; to start from what fits, write '{contents.path}?allow_partial=True'"
     return (
         f"{contents.path} does not fit {part}{type(model).__name__}: {len(report.matched)} of "
         f"{report.entries_expected} entries match ({100 * report.share:.1f} %, at least "
         f"{100 * MIN_MATCHED:.0f} % are needed). It looks like this: {report.source}, with the "
-        f"modules {shown}. Use the config that this file was made with; to start from the part "
-        f"that fits, write '{contents.path}?allow_partial=True'."
+        f"modules {shown}. {cure}."
     )
 
 

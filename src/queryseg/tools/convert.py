@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(report)
     if args.report:
         Path(args.report).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
-    state, name = _matched(model, report), Path(args.config_file).stem
+    state, name = _loaded(model, report), Path(args.config_file).stem
     if args.to_official:
         data, name = {"model": to_official(state)}, f"{name}_official"
     else:
@@ -99,9 +99,13 @@ def write_hashed(data: dict[str, Any], folder: Path, name: str) -> Path:
     return file
 
 
-def _matched(model: nn.Module, report: LoadReport) -> dict[str, Tensor]:
+def _loaded(model: nn.Module, report: LoadReport) -> dict[str, Tensor]:
+    """The model's parameters without those that are still as initialised."""
+    absent = {*report.missing, *(entry.name for entry in report.reshaped)}
+    if report.class_head:
+        absent.update(report.class_head.names)
     state = model.state_dict()
-    return {name: state[name] for name in report.matched}
+    return {n: v for n, v in state.items() if n not in absent and n.startswith(report.covers)}
 
 
 if __name__ == "__main__":
