@@ -15,6 +15,7 @@ import torch.distributed as dist
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig
 from detectron2.engine import (
+    SimpleTrainer,
     create_ddp_model,
     default_argument_parser,
     default_setup,
@@ -136,6 +137,10 @@ def talk(folder: str) -> None:
         {"b": torch.tensor(1.0 + rank), "a": torch.tensor(10.0 * rank)}, average=True
     )
     found["reduced"] = {name: value.item() for name, value in sorted(reduced.items())}
+    with EventStorage() as storage:
+        losses = {"loss": torch.tensor(1.0 + 2 * rank)}
+        SimpleTrainer.write_metrics(losses, data_time=0.5 + rank, cur_iter=0)
+        found["metrics"] = {name: value for name, (value, _) in storage.latest().items()}
     model = create_ddp_model(nn.Linear(1, 1, bias=False), device_ids=None)
     model(torch.tensor([[float(rank)]])).sum().backward()
     found["gradient"] = model.module.weight.grad.item()
@@ -168,3 +173,6 @@ def test_two_processes_talk_to_each_other(tmp_path: Path) -> None:
     assert (zero["gathered on 1"], one["gathered on 1"]) == ([], [0, 1])
     assert zero["seed"] == one["seed"]
     assert zero["reduced"] == {"a": 5.0, "b": 1.5}
+    # Losses are averaged over the processes; the slowest one's waiting for data counts.
+    assert zero["metrics"] == {"rank_data_time": 0.5, "data_time": 1.5, "total_loss": 2.0}
+    assert one["metrics"] == {"rank_data_time": 1.5}
