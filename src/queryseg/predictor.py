@@ -17,6 +17,7 @@ from queryseg.class_names import dataset_class_names
 from queryseg.data.image import read_image
 from queryseg.engine.config import load_config
 from queryseg.engine.run_setup import resolve_device
+from queryseg.postprocess.mask_nms import mask_nms
 
 _logger = logging.getLogger("queryseg.predictor")
 
@@ -36,6 +37,8 @@ class Predictor:
         weights: a checkpoint: ours, an official release, or a model-zoo file.
         device: `auto`, `cpu`, `cuda`, ...
         score_thresh: instances below this score are left out. (AP is computed without one.)
+        nms_iou: an instance whose mask overlaps a better one by more than this is left out; 1 keeps
+            all, as AP does.
 
     Attributes:
         class_names: names by class index; empty where neither checkpoint nor data set tell.
@@ -53,6 +56,7 @@ class Predictor:
         *,
         device: str = "auto",
         score_thresh: float = 0.5,
+        nms_iou: float = 1.0,
     ) -> None:
         cfg = config if isinstance(config, DictConfig) else load_config(config)
         if not weights:
@@ -60,7 +64,7 @@ class Predictor:
         contents = open_checkpoint(weights)
         cfg = _with_class_count(cfg, contents.class_names)
         self.class_names = contents.class_names or dataset_class_names(cfg)
-        self.score_thresh = score_thresh
+        self.score_thresh, self.nms_iou = score_thresh, nms_iou
         self.model = instantiate(cfg.model)
         report = load_into(self.model, contents, complete=True)
         _logger.info("%s", report)
@@ -98,6 +102,8 @@ class Predictor:
         outputs = self.model([{"image": image, "height": height, "width": width}])
         instances = outputs[0]["instances"].to("cpu")
         instances = instances[instances.scores >= self.score_thresh]
+        if self.nms_iou < 1.0:
+            return instances[mask_nms(instances.pred_masks, instances.scores, self.nms_iou)]
         return instances[torch.argsort(instances.scores, descending=True, stable=True)]
 
 

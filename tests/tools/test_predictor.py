@@ -95,6 +95,22 @@ def test_scores_fall_and_stay_above_the_threshold(tmp_path: Path):
     assert scores.tolist() == pytest.approx([0.9, 0.6])
 
 
+def test_overlapping_instances_can_be_left_out(tmp_path: Path):
+    image = np.full((64, 80, 3), 255, np.uint8)  # white: bright in all channels
+    image[:, :40, 2] = 0  # but the left half has no red
+    weights = save_weights(tmp_path)
+
+    def classes(nms_iou: float) -> list[int]:
+        predictor = Predictor(
+            make_config(), weights, device="cpu", score_thresh=0.0, nms_iou=nms_iou
+        )
+        return predictor(image).pred_classes.tolist()
+
+    assert classes(1.0) == [0, 1, 2]
+    assert classes(0.6) == [0, 1]
+    assert classes(0.4) == [0]
+
+
 def test_the_class_count_follows_the_checkpoint(tmp_path: Path):
     weights = save_weights(tmp_path, 5, ["a", "b", "c", "d", "e"])
     predictor = Predictor(make_config(num_classes=3), weights, device="cpu")

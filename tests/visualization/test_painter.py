@@ -93,6 +93,17 @@ def test_a_label_stays_inside_the_image(corner: tuple[int, int]):
     assert chip.sum() > 500, "the whole chip is visible"
 
 
+def test_the_label_stands_at_the_largest_part_of_a_mask():
+    image = np.full((200, 200, 3), 100, np.uint8)
+    mask = np.zeros((200, 200), bool)
+    mask[100:105, 5:10] = True
+    mask[120:180, 120:180] = True
+    picture = paint(image, objects_of(mask), ["x"], NO_ENLARGING)
+    chip = (picture == class_colour(0)).all(axis=2)
+    assert chip[100:118, 110:180].sum() > 100
+    assert chip[:90].sum() == 0
+
+
 def test_labels_name_class_and_score():
     objects = DrawnObjects(np.zeros((2, 4, 4), bool), np.array([1, 5]), np.array([0.983, 0.5]))
     assert label_text(objects, 0, ["disc", "gear"]) == "gear 98 %"

@@ -48,6 +48,13 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--columns", type=int, default=2, help="pairs in a row of the grid")
     how = parser.add_argument_group("how")
     how.add_argument("--score-thresh", type=float, default=0.5, help="default: 0.5")
+    how.add_argument(
+        "--nms",
+        type=float,
+        default=1.0,
+        metavar="IOU",
+        help="leave out what overlaps a better one by more than this (default: 1.0, keep all)",
+    )
     how.add_argument("--draw", default="instances", help="another view that a method offers")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="config overrides")
@@ -68,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.weights,
         device=args.device,
         score_thresh=args.score_thresh,
+        nms_iou=args.nms,
     )
     if has_data:
         return draw_dataset(predictor, args)

@@ -7,6 +7,7 @@ and is fast enough for video.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from queryseg.visualization.objects import DrawnObjects
 from queryseg.visualization.palette import RGB, class_colour, text_colour
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1
+_AREA_OF_PART = itemgetter(cv2.CC_STAT_AREA)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _enlarged_mask(mask: np.ndarray, size: tuple[int, int]) -> _Patch | None:
 def _paint_mask(
     canvas: np.ndarray, patch: _Patch, colour: RGB, opacity: float, line_width: int
 ) -> Box:
-    """Fill and outline a mask; returns its box."""
+    """Fill and outline a mask; returns the box of its largest part."""
     height, width = patch.soft.shape
     region = canvas[patch.top : patch.top + height, patch.left : patch.left + width]
     tinted = region + opacity * (np.array(colour, dtype=np.float32) - region)
@@ -139,7 +141,8 @@ def _paint_mask(
     contours, _ = cv2.findContours(binary, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=corner)
     cv2.drawContours(canvas, contours, -1, _darker(colour), 2 * line_width, cv2.LINE_AA)
     cv2.drawContours(canvas, contours, -1, colour, line_width, cv2.LINE_AA)
-    x, y, box_width, box_height = cv2.boundingRect(binary)
+    _, _, parts, _ = cv2.connectedComponentsWithStats(binary)
+    x, y, box_width, box_height, _ = max(parts[1:].tolist() or [[0] * 5], key=_AREA_OF_PART)
     return patch.left + x, patch.top + y, patch.left + x + box_width, patch.top + y + box_height
 
 
