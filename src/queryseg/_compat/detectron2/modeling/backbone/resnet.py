@@ -241,7 +241,7 @@ class ResNet(Backbone):
             nn.init.normal_(self.linear.weight, std=0.01)
 
         children = [name for name, _ in self.named_children()]
-        self._out_features = children[-1:] if out_features is None else out_features
+        self._out_features = children[-1:] if out_features is None else list(out_features)
         assert len(self._out_features) > 0, "out_features is empty"
         for name in self._out_features:
             assert name in children, f"{name} is not one of {', '.join(children)}"
