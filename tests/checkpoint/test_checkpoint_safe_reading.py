@@ -1,6 +1,7 @@
 """Files that try to run code run nothing; files that hold data are read."""
 
 import argparse
+import codecs
 import collections
 import io
 import os
@@ -75,6 +76,19 @@ def test_a_pickle_may_only_name_array_constructors(tmp_path: Path, pickled: byte
     file.write_bytes(pickled)
     with pytest.raises(UnsafeCheckpointError):
         read_checkpoint_file(str(file))
+
+
+@pytest.mark.parametrize(
+    "name", [b"numpy.core.numeric\n_frombuffer", b"_codecs\nencode", b"numpy\nndarray"]
+)
+@pytest.mark.parametrize("state", [b"}S'mark'\nI1\ns", b"N}S'mark'\nI1\ns\x86"])
+def test_a_pickle_cannot_change_what_it_names(tmp_path: Path, name: bytes, state: bytes):
+    file = tmp_path / "weights.pkl"
+    file.write_bytes(b"c" + name + b"\n" + state + b"b.")
+    with pytest.raises(CheckpointError):
+        read_checkpoint_file(str(file))
+    from_buffer = np.zeros(1).__reduce_ex__(5)[0]
+    assert not any(hasattr(it, "mark") for it in (from_buffer, codecs.encode, np.ndarray))
 
 
 @pytest.mark.parametrize("write", [write_pth, write_legacy_pth])

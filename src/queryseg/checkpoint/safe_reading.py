@@ -81,6 +81,25 @@ class NumpyUnpickler(pickle.Unpickler):
             raise UnsafeCheckpointError(f"{module}.{name}") from None
 
 
+class _Sealed:
+    """A function that a pickle may call and may not change.
+
+    A pickle can also set attributes of the objects it names; the functions of other packages must
+    not be open to that.
+    """
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, state: object) -> None:
+        raise UnsafeCheckpointError(f"a change of {self._function.__name__}")
+
+
 def _encode_latin1(text: str, encoding: str) -> bytes:
     """Stand-in for `codecs.encode`, by which old pickles spell their byte strings."""
     if encoding not in ("latin1", "latin-1"):
@@ -100,11 +119,14 @@ def _numpy_constructors() -> dict[str, Callable[..., Any]]:
     return constructors
 
 
-_NUMPY_GLOBALS: dict[str, Any] = {
-    **_numpy_constructors(),
-    "_codecs.encode": _encode_latin1,
-    "collections.OrderedDict": collections.OrderedDict,
-}
+def _numpy_globals() -> dict[str, Any]:
+    """Everything that a pickle of arrays may name: types, and functions that it cannot change."""
+    named: dict[str, Any] = {**_numpy_constructors(), "_codecs.encode": _encode_latin1}
+    sealed = {k: v if isinstance(v, type) else _Sealed(v) for k, v in named.items()}
+    return {**sealed, "collections.OrderedDict": collections.OrderedDict}
+
+
+_NUMPY_GLOBALS = _numpy_globals()
 
 
 def _torch_globals() -> list[Any]:
@@ -140,8 +162,6 @@ def _unsafe_message(path: str, refused: str) -> str:
 
 def _starts_with_legacy_magic(file: BinaryIO) -> bool:
     """Whether the file is in torch's older format: an integer pickled before everything else."""
+    magic = pickle.dumps(TORCH_LEGACY_MAGIC, protocol=2)[2:]  # without the protocol's own bytes
     file.seek(0)
-    try:
-        return NumpyUnpickler(file).load() == TORCH_LEGACY_MAGIC
-    except Exception:  # noqa: BLE001  (whatever is wrong is reported by the reader that follows)
-        return False
+    return magic in file.read(32)
