@@ -127,17 +127,18 @@ def draw_dataset(predictor: Predictor, args: argparse.Namespace) -> int:
         raise ToolError(str(error)) from error
     class_names = MetadataCatalog.get(name).get("thing_classes")
     predictor.class_names = predictor.class_names or list(class_names)
+    label = args.dataset or args.json
     shown = tqdm(records, unit="image", desc="drawing", disable=None)
     pairs = (draw_pair(predictor, record, class_names) for record in shown)
     if args.grid:
         save_picture(_grid_of_pairs(list(pairs), args.columns), Path(args.grid))
-        say(f"{len(records)} images of {name} -> {args.grid}")
+        say(f"{len(records)} images of {label} -> {args.grid}")
         return 0
     folder = Path(args.output)
     for record, pair in zip(records, pairs):
         target = folder / f"{Path(record['file_name']).stem}.png"
         save_picture(make_grid([pair], HEADINGS, tile_px=max(pair[0].shape)), target)
-    say(f"{len(records)} images of {name} -> {folder}")
+    say(f"{len(records)} images of {label} -> {folder}")
     return 0
 
 
