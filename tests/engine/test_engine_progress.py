@@ -1,10 +1,14 @@
 """Progress line, progress bar, results table."""
 
+import fcntl
 import io
 import json
 import logging
 import math
+import os
+import struct
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -76,12 +80,19 @@ def test_the_bar_counts_from_where_a_run_goes_on_and_leaves_logging_as_it_was(
     assert logging.getLogger("queryseg").handlers == handlers
 
 
-def test_a_terminal_gets_a_bar_and_a_file_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ProgressHook(1).show_bar == sys.stderr.isatty()
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True  # type: ignore[method-assign]
-    monkeypatch.setattr(sys, "stderr", terminal)
-    assert ProgressHook(1).show_bar
+def test_a_terminal_gets_a_bar_and_a_file_or_a_terminal_without_size_gets_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "file").open("w") as file:
+        monkeypatch.setattr(sys, "stderr", file)
+        assert not ProgressHook(1).show_bar
+    controller, terminal = os.openpty()
+    with open(terminal, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert not ProgressHook(1).show_bar
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
+        assert ProgressHook(1).show_bar
+    os.close(controller)
 
 
 def test_the_table_has_a_row_per_task_and_leaves_single_classes_out() -> None:

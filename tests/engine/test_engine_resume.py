@@ -71,7 +71,9 @@ def assert_equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.
     assert not different
 
 
-def test_resuming_equals_an_uninterrupted_run_in_every_stored_number(tmp_path: Path) -> None:
+def test_resuming_equals_an_uninterrupted_run_in_every_stored_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     overrides = (*RANDOM_MODEL, "dataloader.train.num_workers=2", "train.clip_grad.enabled=True")
     whole = tiny_config(tmp_path / "whole", *overrides, **LONG)
     broken = tiny_config(tmp_path / "broken", *overrides, **LONG)
@@ -85,6 +87,7 @@ def test_resuming_equals_an_uninterrupted_run_in_every_stored_number(tmp_path: P
     for part in ("EMAHook/weights", "exp_avg_sq", "LRScheduler/last_epoch", "random_states"):
         assert part in stored, part
     assert until_crash | after_crash == uninterrupted
+    assert "exact continuation" not in caplog.text
 
 
 def test_the_number_of_workers_does_not_change_a_training(tmp_path: Path) -> None:

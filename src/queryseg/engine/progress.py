@@ -2,8 +2,10 @@
 
 import datetime
 import logging
+import os
 import sys
 from contextlib import ExitStack
+from typing import TextIO
 
 import torch
 from detectron2.engine import HookBase
@@ -28,7 +30,7 @@ class ProgressHook(HookBase):
 
     def __init__(self, period: int, show_bar: bool | None = None) -> None:
         self.period = max(period, 1)
-        self.show_bar = sys.stderr.isatty() if show_bar is None else show_bar
+        self.show_bar = has_size(sys.stderr) if show_bar is None else show_bar
         self._bar: tqdm | None = None
         self._cleanup = ExitStack()
 
@@ -54,15 +56,25 @@ class ProgressHook(HookBase):
             if due:
                 self._bar.set_postfix_str(describe_losses(self.trainer.storage), refresh=False)
             self._bar.update()
+            if next_iter == self.trainer.max_iter:
+                self._close()
         elif due:
             _logger.info(progress_line(self.trainer.storage, next_iter, self.trainer.max_iter))
 
     def after_train(self) -> None:
-        """Close the bar."""
+        """Close the bar after an error."""
+        self._close()
+
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
         self._cleanup.close()
+
+
+def has_size(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that a bar fits on; some containers give one without size."""
+    return stream.isatty() and os.get_terminal_size(stream.fileno()).columns > 0
 
 
 def progress_line(storage: EventStorage, done: int, total: int) -> str:

@@ -1,6 +1,7 @@
 """One optimizer step: forward, backward, the check for finite values, clipping, update."""
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -194,7 +195,8 @@ class TrainStep:
         storage.put_scalar("total_loss", sum(losses.values()))
         if len(losses) > 1:
             storage.put_scalars(**losses)
-        storage.put_scalar("grad_norm", means[len(names)])
+        if math.isfinite(means[len(names)]):  # not so in steps that float16 skips
+            storage.put_scalar("grad_norm", means[len(names)])
         storage.put_scalar("data_time", rows[:, -1].max().item())
         if self.grad_scaler.is_enabled():
             storage.put_scalar("grad_scale", self.grad_scaler.get_scale(), smoothing_hint=False)
