@@ -221,7 +221,7 @@ def _check_key_exists(cfg: DictConfig, key: str) -> None:
             raise ConfigError(
                 f"unknown config key '{key}'"
                 + (f"; did you mean {nearest}?" if nearest else ".")
-                + f" To add a new key write +{key}=..."
+                + ("" if parts[0] == "train" else f" To add a new key write +{key}=...")
             )
         node = node[part]
 
