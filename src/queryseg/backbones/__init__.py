@@ -1,0 +1,5 @@
+"""Backbones that Detectron2 does not have."""
+
+from queryseg.backbones.resnet_d import ResNetD
+
+__all__ = ["ResNetD"]

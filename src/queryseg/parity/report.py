@@ -56,8 +56,9 @@ class ArrayComparison:
 class ParityReport:
     """Collects the comparisons of one bundle and our arrays under the bundle's names and dtypes.
 
-    Each method compares one golden array in one way. `dump` is what is stored as ours where it
-    differs from what is compared, for example before queries were put into the golden order.
+    Each method compares one golden array in one way; names that the bundle lacks are passed over.
+    `dump` is what is stored as ours where it differs from what is compared, for example before
+    queries were put into the golden order.
 
     Args:
         golden: the arrays of the bundle.
@@ -69,6 +70,7 @@ class ParityReport:
         self.comparisons: dict[str, ArrayComparison] = {}
         self.ours: dict[str, np.ndarray] = {}
         self.excused: dict[str, str] = {}
+        self.remarks: list[str] = []
 
     def by_value(
         self,
@@ -96,6 +98,8 @@ class ParityReport:
 
     def exactly(self, name: str, ours: Any, *, role: Role = "output", dump: Any = None) -> None:
         """Integers or words, all equal."""
+        if name not in self.golden:
+            return
         ours = self._store(name, ours, dump)
         golden = np.asarray(self.golden[name])
         if ours.shape != golden.shape:
@@ -113,6 +117,8 @@ class ParityReport:
 
     def mask_bits(self, name: str, ours: np.ndarray, *, dump: Any = None) -> None:
         """Masks packed into bits, one a row, by their intersection over union."""
+        if name not in self.golden:
+            return
         ours = self._store(name, ours, dump)
         golden = np.asarray(self.golden[name])
         if ours.shape != golden.shape:
@@ -126,6 +132,8 @@ class ParityReport:
 
     def deviation(self, name: str, deviation: float, tolerance: float, *, dump: np.ndarray) -> None:
         """An array that has to be compared by what it refers to, as indices in an order."""
+        if name not in self.golden:
+            return
         self._store(name, dump, None)
         self._add(name, "abs", "output", deviation, None, tolerance)
 
@@ -133,6 +141,10 @@ class ParityReport:
         """Leave a golden array out on purpose."""
         if name in self.golden:
             self.excused[name] = reason
+
+    def remark(self, text: str) -> None:
+        """Say something that a reader of the report has to know."""
+        self.remarks.append(text)
 
     @property
     def not_compared(self) -> list[str]:
@@ -164,6 +176,7 @@ class ParityReport:
             "keys": self.keys.as_dict() if self.keys else {},
             "not_compared": self.not_compared,
             "excused": self.excused,
+            "remarks": self.remarks,
             "passed": self.passed,
         }
 
@@ -183,6 +196,8 @@ class ParityReport:
         relative: bool,
         scale: Any = None,
     ) -> None:
+        if name not in self.golden:
+            return
         ours = self._store(name, ours, dump)
         golden = np.asarray(self.golden[name], dtype=np.float64)
         kind: Literal["rel", "abs"] = "rel" if relative else "abs"

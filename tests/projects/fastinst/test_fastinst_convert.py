@@ -12,7 +12,13 @@ from queryseg.engine import load_config
 from queryseg.projects.fastinst.convert import LAYOUTS
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "fastinst"
-CONFIGS = {"R50_D1": "fastinst_r50_d1", "R50_D3": "fastinst_r50_d3"}
+CONFIGS = {
+    "R50_D1": "fastinst_r50_d1",
+    "R50_D3": "fastinst_r50_d3",
+    "R101_D3": "fastinst_r101_d3",
+    "R50-vd-dcn_D1": "fastinst_r50d_dcn_d1",
+    "R50-vd-dcn_D3": "fastinst_r50d_dcn_d3",
+}
 (LAYOUT,) = LAYOUTS
 
 
