@@ -1,0 +1,21 @@
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "common/cpu/isa.h"
+#include "common/cpu/scratch.h"
+#include "common/numeric.h"
+
+#define QUERYSEG_ISA avx2
+#define QUERYSEG_VEC_BITS 256
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif

@@ -1,0 +1,13 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "common/cpu/isa.h"
+#include "common/cpu/scratch.h"
+#include "common/numeric.h"
+
+#define QUERYSEG_ISA portable
+#define QUERYSEG_VEC_BITS 128

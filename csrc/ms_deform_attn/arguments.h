@@ -1,0 +1,89 @@
+// From the operator's tensors to the kernels' arguments, with the checks that keep the kernels
+// inside their arrays. The Python wrapper has the friendlier messages.
+#pragma once
+
+#include <limits>
+
+#include "common/tensor.h"
+#include "ms_deform_attn/ms_deform_attn.h"
+
+namespace queryseg {
+
+inline ValueType value_type(const Tensor& value) {
+  switch (value.scalar_type()) {
+    case ScalarType::Float:
+      return ValueType::kFloat;
+    case ScalarType::Double:
+      return ValueType::kDouble;
+    case ScalarType::Half:
+      return ValueType::kHalf;
+    case ScalarType::BFloat16:
+      return ValueType::kBFloat16;
+    default:
+      STD_TORCH_CHECK(false, "value must be float32, float64, float16 or bfloat16");
+  }
+}
+
+inline ScalarType compute_type(const Tensor& value) {
+  return value.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline std::vector<Level> levels_of(const std::vector<int64_t>& spatial_shapes, int64_t tokens) {
+  STD_TORCH_CHECK(!spatial_shapes.empty() && spatial_shapes.size() % 2 == 0,
+                  "spatial_shapes must hold (height, width) of at least one level");
+  std::vector<Level> levels;
+  int64_t start = 0;
+  for (size_t i = 0; i < spatial_shapes.size(); i += 2) {
+    const int64_t height = spatial_shapes[i];
+    const int64_t width = spatial_shapes[i + 1];
+    constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 2;
+    STD_TORCH_CHECK(height > 0 && width > 0 && height < kMost && width < kMost,
+                    "spatial_shapes must be positive, got ", height, " x ", width);
+    levels.push_back({start, static_cast<int32_t>(height), static_cast<int32_t>(width)});
+    start += height * width;
+  }
+  STD_TORCH_CHECK(start == tokens, "spatial_shapes cover ", start, " tokens, but value has ",
+                  tokens);
+  return levels;
+}
+
+inline AttnShape shape_of(const Tensor& value, const std::vector<int64_t>& spatial_shapes,
+                          const Tensor& locations, const Tensor& weights) {
+  STD_TORCH_CHECK(value.dim() == 4, "value must have shape (B, S, M, D), got ", shape_text(value));
+  STD_TORCH_CHECK(locations.dim() == 6,
+                  "sampling_locations must have shape (B, Q, M, L, P, 2), got ",
+                  shape_text(locations));
+  AttnShape shape{value.size(0),
+                  value.size(1),
+                  value.size(2),
+                  value.size(3),
+                  locations.size(1),
+                  locations.size(4),
+                  {}};
+  shape.levels = levels_of(spatial_shapes, shape.tokens);
+  const auto levels = static_cast<int64_t>(shape.levels.size());
+  STD_TORCH_CHECK(shape.heads * shape.points_per_head() < (int64_t{1} << 24),
+                  "more than 2^24 points per query");
+  check_shape(locations, "sampling_locations",
+              {shape.batch, shape.queries, shape.heads, levels, shape.points, 2});
+  check_shape(weights, "attention_weights",
+              {shape.batch, shape.queries, shape.heads, levels, shape.points});
+  for (const Tensor* tensor : {&locations, &weights}) {
+    const char* name = tensor == &locations ? "sampling_locations" : "attention_weights";
+    check_same_device(*tensor, name, value, "value");
+    STD_TORCH_CHECK(tensor->scalar_type() == compute_type(value), name,
+                    " must be float64 with a float64 value, else float32");
+  }
+  return shape;
+}
+
+inline void check_grad_output(const Tensor& grad_output, const Tensor& value,
+                              const AttnShape& shape) {
+  check_shape(grad_output, "grad_output",
+              {shape.batch, shape.queries, shape.heads * shape.channels});
+  check_same_device(grad_output, "grad_output", value, "value");
+  STD_TORCH_CHECK(grad_output.scalar_type() == value.scalar_type(),
+                  "grad_output must have the dtype of value");
+}
+
+}  // namespace queryseg
