@@ -51,9 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--nms",
         type=float,
-        default=1.0,
+        default=0.7,
         metavar="IOU",
-        help="leave out what overlaps a better one by more than this (default: 1.0, keep all)",
+        help="leave out what overlaps a better one by more than this (default: 0.7; 1: keep all)",
     )
     how.add_argument("--draw", default="instances", help="another view that a method offers")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
