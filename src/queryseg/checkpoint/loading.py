@@ -10,6 +10,8 @@ from queryseg.checkpoint.report import MIN_MATCHED, LoadReport
 
 # Filled from the config, or counters that no result depends on: old files may lack them.
 DISPENSABLE = ("pixel_mean", "pixel_std", "num_batches_tracked")
+# Offsets of deformable convolutions start at zero; the plain backbones they build on have none.
+ADDED_TO_BACKBONES = ("conv2_offset.weight", "conv2_offset.bias")
 # Buffers that older Detectron2 files carry and newer models compute.
 OUTDATED = ("anchor_generator.cell_anchors", "num_batches_tracked")
 
@@ -85,6 +87,7 @@ def _build_report(
         if name in missing - odd_shapes
         and name.startswith(recognised.covers)
         and not name.endswith(DISPENSABLE)
+        and not (recognised.covers and name.endswith(ADDED_TO_BACKBONES))
         and id(state[name]) not in loaded  # a shared parameter that came under its other name
     ]
     other_shapes = tuple(entry for entry in reshaped if entry.name not in head_names)
