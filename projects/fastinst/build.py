@@ -6,12 +6,14 @@ from typing import Literal
 from torch import nn
 
 from queryseg.projects.fastinst.activation_queries import ActivationQueries, LocalMaximum
-from queryseg.projects.fastinst.fpn import FPN
+from queryseg.projects.fastinst.deformable_pixel_decoder import DeformablePixelDecoder
+from queryseg.projects.fastinst.encoder_top import EncoderTop
+from queryseg.projects.fastinst.fpn import FPN, PlainTop
 from queryseg.projects.fastinst.positions import LearnedPositions, SinePositions
 from queryseg.projects.fastinst.pyramid_pooling import PyramidPooling
 from queryseg.projects.fastinst.static_queries import LearnedQueries, ResizedQueries
 
-PixelDecoderKind = Literal["fpn", "ppm_fpn"]
+PixelDecoderKind = Literal["fpn", "ppm_fpn", "encoder_fpn", "ms_deform_attn"]
 QueryKind = Literal["activation", "learned", "zero", "resized"]
 PositionKind = Literal["learned", "sine"]
 
@@ -22,20 +24,24 @@ def build_pixel_decoder(
     """A pixel decoder (Table 5).
 
     Args:
-        kind: "fpn", or "ppm_fpn" with pyramid pooling on the coarsest map.
+        kind: "fpn"; with pyramid pooling ("ppm_fpn") or a Transformer encoder ("encoder_fpn") on
+            the coarsest map; or "ms_deform_attn", a deformable encoder over all levels.
         in_channels: backbone feature name -> channels, finest first.
         embed_dim: C of the pyramid.
 
     Raises:
         ValueError: the kind is unknown.
     """
+    if kind == "ms_deform_attn":
+        return DeformablePixelDecoder(in_channels=in_channels, embed_dim=embed_dim)
+    tops = {"fpn": PlainTop, "ppm_fpn": PyramidPooling, "encoder_fpn": EncoderTop}
+    if kind not in tops:
+        raise ValueError(
+            f"pixel decoder kind is {kind!r}; expected one of {', '.join(tops)}, ms_deform_attn"
+        )
     coarsest = list(in_channels.values())[-1]
-    if kind == "fpn":
-        return FPN(in_channels=in_channels, embed_dim=embed_dim)
-    if kind == "ppm_fpn":
-        top = PyramidPooling(in_channels=coarsest, embed_dim=embed_dim)
-        return FPN(in_channels=in_channels, embed_dim=embed_dim, top=top)
-    raise ValueError(f"pixel decoder kind is {kind!r}; expected 'fpn' or 'ppm_fpn'")
+    top = tops[kind](in_channels=coarsest, embed_dim=embed_dim)
+    return FPN(in_channels=in_channels, embed_dim=embed_dim, top=top)
 
 
 def build_queries(

@@ -54,17 +54,15 @@ class FPN(nn.Module):
     Args:
         in_channels: backbone feature name -> channels, finest first.
         embed_dim: C of all levels.
-        top: from the coarsest backbone map to its (B, C, h, w) summary; `PlainTop` if None.
+        top: from the coarsest backbone map to its (B, C, h, w) summary.
     """
 
-    def __init__(
-        self, *, in_channels: Mapping[str, int], embed_dim: int, top: nn.Module | None = None
-    ) -> None:
+    def __init__(self, *, in_channels: Mapping[str, int], embed_dim: int, top: nn.Module) -> None:
         super().__init__()
         self.in_features = tuple(in_channels)
         widths = list(in_channels.values())
         self.laterals = nn.ModuleList(projection(width, embed_dim) for width in widths[:-1])
-        self.top = PlainTop(in_channels=widths[-1], embed_dim=embed_dim) if top is None else top
+        self.top = top
         self.outputs = nn.ModuleList(smoothing(embed_dim) for _ in widths)
 
     def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:

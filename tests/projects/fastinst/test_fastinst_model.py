@@ -43,6 +43,8 @@ def _train_step(model: FastInst, inputs: list[dict]) -> dict[str, torch.Tensor]:
         "model.criterion.activation_loss.target=dense",
         "model.criterion.match_once=true",
         "model.pixel_decoder.kind=fpn",
+        "model.pixel_decoder.kind=encoder_fpn",
+        "model.pixel_decoder.kind=ms_deform_attn",
     ],
 )
 def test_every_trainable_parameter_gets_a_finite_gradient(
