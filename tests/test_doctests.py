@@ -14,7 +14,7 @@ def _modules() -> list[str]:
     names = []
     for package in (queryseg, queryseg.projects):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            if "_compat" not in module.name and not module.name.endswith("__main__"):
+            if "_compat" not in module.name and not module.name.endswith(("__main__", "._C")):
                 names.append(module.name)
     return sorted(set(names))
 
