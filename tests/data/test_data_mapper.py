@@ -270,6 +270,17 @@ def test_an_object_cropped_away_is_dropped_with_its_label_or_kept_empty(
     assert instances.gt_boxes.tensor[:5].abs().sum() == 0
 
 
+def test_an_object_whose_box_alone_reaches_into_the_crop_is_dropped(record: dict[str, Any]) -> None:
+    corner = [[0, 0, 20, 0, 20, 2, 2, 2, 2, 20, 0, 20]]
+    record["annotations"] = [annotation(corner, bbox=[0, 0, 20, 20])]
+    mapper = InstanceMapper(
+        is_train=True, augmentations=[CropTransform(5, 5, 30, 20)], recompute_boxes=False
+    )
+    assert len(mapper(record)["instances"]) == 0
+    mapper.filter_empty = False
+    assert mapper(record)["instances"].gt_boxes.tensor.tolist() == [[0, 0, 15, 15]]
+
+
 def test_padding_is_not_object_in_any_notation(record: dict[str, Any]) -> None:
     record["annotations"] = [annotation(s) for s in three_notations((0, 0, 60, 40))]
     masks = mapped_masks(record, large_scale_jitter(90, min_scale=1.0, max_scale=1.0))

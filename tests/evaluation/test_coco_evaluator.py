@@ -22,7 +22,7 @@ from queryseg.evaluation.coco_evaluator import predictions_of
 @pytest.fixture(scope="module")
 def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shapes")
-    write_shapes(root, ShapesSpec(train=0, val=24, height=64, width=80, max_objects=5))
+    write_shapes(root, ShapesSpec(train=0, val=24, height=120, width=136, max_objects=5))
     return root
 
 
@@ -123,6 +123,7 @@ def test_the_numbers_are_detectron2s(shapes: str, tmp_path: Path, fast: bool) ->
     assert set(ours) == set(theirs) == {"bbox", "segm"}
     for task, numbers in theirs.items():
         assert 5 < numbers["AP"] < 60
+        assert numbers["APm"] > 0  # small and medium objects are there
         for key, value in numbers.items():
             assert ours[task][key] == pytest.approx(value, abs=1e-9, nan_ok=True), (task, key)
     assert list(ours["segm"])[:6] == ["AP", "AP50", "AP75", "APs", "APm", "APl"]
