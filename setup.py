@@ -162,10 +162,9 @@ def extension(plan: Plan) -> Any:
     """The extension module that the plan asks for."""
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
-    sources = sorted(HERE.glob("csrc/**/*.cpp"))
-    common = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
+    sources = [path for path in sorted(HERE.glob("csrc/**/*.cpp")) if path.parent.name != "cuda"]
     host = [
-        *common,
+        f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}",
         f"-DQUERYSEG_CUDA_VERSION={plan.cuda_version}",
         f"-DQUERYSEG_CUDA_ARCHITECTURES={plan.architectures}",
     ]
@@ -174,9 +173,10 @@ def extension(plan: Plan) -> Any:
         host += ["-Wno-maybe-uninitialized"]  # GCC reports its own intrinsics
     flags = {"cxx": host}
     if plan.cuda_home is not None:
-        sources += sorted(HERE.glob("csrc/**/*.cu"))
+        sources += sorted([*HERE.glob("csrc/**/cuda/*.cpp"), *HERE.glob("csrc/**/cuda/*.cu")])
         hidden = [] if os.name == "nt" else ["-Xcompiler", "-fvisibility=hidden"]
-        flags["nvcc"] = [*common, "-O3", "-DUSE_CUDA", *hidden]
+        flags["cxx"] = [*host, "-DUSE_CUDA"]
+        flags["nvcc"] = ["-O3", *hidden]
     make = CppExtension if plan.cuda_home is None else CUDAExtension
     return make(
         name="queryseg._C",

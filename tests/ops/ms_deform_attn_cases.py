@@ -140,7 +140,7 @@ BUGS = (
 def gathered(case: Case, bug: str = "") -> Tensor:
     """By indexing, with autograd; with one of `BUGS` when asked."""
     batch, tokens, heads, channels = case.value.shape
-    queries, points = case.locations.shape[1], case.locations.shape[4]
+    queries = case.locations.shape[1]
     weights = case.weights.roll(1, 2) if bug == "weights of another head" else case.weights
     locations = case.locations.flip(-1) if bug == "x and y swapped" else case.locations
     by_token = case.value.permute(1, 0, 2, 3)

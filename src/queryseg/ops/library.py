@@ -48,6 +48,35 @@ def define_op(
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
 
 
+def define_backward(
+    op: str,
+    schema: str,
+    *,
+    fallback: Callable[..., Any],
+    fake: Callable[..., Any],
+    differentiate: Callable[..., Any],
+    save: Callable[..., None],
+) -> None:
+    """Define the operator that computes the gradients of `op`, and make `op` differentiable by it.
+
+    Args:
+        op: name of the forward operator.
+        schema, fallback, fake: of the backward operator, as in `define_op`.
+        differentiate: the autograd formula, which calls the backward operator.
+        save: keeps what the formula needs (`setup_context`).
+    """
+    define_op(schema, fallback=fallback, fake=fake)
+    name = schema.split("(")[0]
+
+    def refuse(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(f"{name} has no derivative: second derivatives are not supported")
+
+    torch.library.register_autograd(f"{NAMESPACE}::{name}", refuse, lib=_library)
+    torch.library.register_autograd(
+        f"{NAMESPACE}::{op}", differentiate, setup_context=save, lib=_library
+    )
+
+
 def build_info() -> dict[str, str]:
     """Facts about the compiled kernels.
 

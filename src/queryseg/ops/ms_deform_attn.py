@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from queryseg.ops.library import define_op
+from queryseg.ops.library import define_backward, define_op
 from queryseg.ops.precision import (
     VALUE_DTYPES,
     autocast_value,
@@ -242,10 +242,12 @@ define_op(
     fallback=ms_deform_attn_reference,
     fake=_fake,
 )
-define_op(
+define_backward(
+    "ms_deform_attn",
     "ms_deform_attn_backward(Tensor grad_output, Tensor value, SymInt[] spatial_shapes, "
     "Tensor sampling_locations, Tensor attention_weights) -> (Tensor, Tensor, Tensor)",
     fallback=ms_deform_attn_backward_reference,
     fake=_fake_backward,
+    differentiate=_differentiate,
+    save=_save,
 )
-torch.library.register_autograd("queryseg::ms_deform_attn", _differentiate, setup_context=_save)

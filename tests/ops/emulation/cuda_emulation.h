@@ -1,8 +1,8 @@
 // Runs CUDA kernels on the host, so that their arithmetic is tested on machines without a GPU.
 //
-// Each thread of a block is a fiber. Fibers switch only inside barriers and shuffles, which wait for
-// the whole block or warp: a kernel in which some lanes skip a shuffle stops with a message here
-// where it would be undefined on a GPU. Blocks run one after the other.
+// Each thread of a block is a fiber. Fibers switch only inside barriers and shuffles, which wait
+// for the whole block or warp: a kernel in which some lanes skip a shuffle stops with a message
+// here where it would be undefined on a GPU. Blocks run one after the other.
 #pragma once
 
 #include <ucontext.h>
@@ -67,7 +67,9 @@ inline Index thread_index, block_index, block_dim, grid_dim;
   std::abort();
 }
 
-inline void yield() { swapcontext(&block->threads[current].context, &block->scheduler); }
+inline void yield() {
+  swapcontext(&block->threads[current].context, &block->scheduler);
+}
 
 // Passes when all expected threads have called it; the last one runs `complete`.
 template <typename Complete>
@@ -126,14 +128,12 @@ void launch(unsigned int blocks, unsigned int threads, const Kernel& kernel) {
       thread.context.uc_stack.ss_sp = thread.stack.get();
       thread.context.uc_stack.ss_size = kStack;
       thread.context.uc_link = &state.scheduler;
-      makecontext(
-          &thread.context,
-          static_cast<void (*)()>([] {
-            (*running)();
-            block->threads[current].finished = true;
-            ++block->progress;
-          }),
-          0);
+      makecontext(&thread.context, static_cast<void (*)()>([] {
+        (*running)();
+        block->threads[current].finished = true;
+        ++block->progress;
+      }),
+                  0);
     }
     for (size_t finished = 0; finished < threads;) {
       const long before = state.progress;

@@ -21,11 +21,11 @@ struct Call {
 
 template <typename T, typename A, int N, int kGroup>
 static void run(const Call& call) {
-  const PlainSource<A> source{static_cast<const A*>(call.locations),
-                              static_cast<const A*>(call.weights),
-                              static_cast<A*>(call.grad_locations),
-                              static_cast<A*>(call.grad_weights)};
-  const auto blocks = static_cast<unsigned int>((call.shape->rows * kGroup + kThreads - 1) / kThreads);
+  const PlainSource<A> source{
+      static_cast<const A*>(call.locations), static_cast<const A*>(call.weights),
+      static_cast<A*>(call.grad_locations), static_cast<A*>(call.grad_weights)};
+  const auto blocks =
+      static_cast<unsigned int>((call.shape->rows * kGroup + kThreads - 1) / kThreads);
   const T* value = static_cast<const T*>(call.value);
   emulation::launch(blocks, kThreads, [&] {
     forward_kernel<T, A, N, kGroup>(*call.shape, source, value, static_cast<T*>(call.output));
