@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import detectron2.evaluation
+import detectron2.utils.comm as comm
 import numpy as np
 import pytest
 import torch
@@ -286,6 +287,33 @@ def test_reset_forgets(shapes: str) -> None:
     assert results_of(evaluator, perfect(shapes))["segm"]["AP"] == pytest.approx(100)
     evaluator.reset()
     assert evaluator.evaluate()["segm"]["AP"] == 0
+
+
+def test_predictions_of_all_processes_are_counted_once_on_the_first(
+    shapes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = perfect(shapes)
+    shares = []
+    for rank in (0, 1):
+        evaluator = COCOEvaluator(shapes)
+        for inputs, predicted in outputs[rank::2]:
+            evaluator.process(inputs, predicted)
+        shares.append(evaluator)
+    sent: list[Any] = []
+
+    def gather(data: Any, dst: int) -> list[Any]:
+        sent.append(data)
+        return sent
+
+    monkeypatch.setattr(comm, "gather", gather)
+    monkeypatch.setattr(comm, "is_main_process", lambda: False)
+    assert shares[1].evaluate() == {}
+    monkeypatch.setattr(comm, "is_main_process", lambda: True)
+    assert shares[0].evaluate()["segm"]["AP"] == pytest.approx(100)
+    sent.clear()
+    alone = COCOEvaluator(shapes, distributed=False)
+    assert results_of(alone, outputs)["segm"]["AP"] == pytest.approx(100)
+    assert sent == []
 
 
 def test_nothing_to_evaluate_against_is_an_error_before_inference(

@@ -1,0 +1,1 @@
+"""Data sets by name, the mapper, augmentations, loaders and the synthetic shapes."""
