@@ -1,7 +1,7 @@
 """A FastInst-D1 that learns the synthetic shapes on a CPU in minutes.
 
 A ResNet-18 without its last stage, so masks are predicted at a quarter of the image's side, from
-random weights. 128-pixel images; the quick start writes them.
+random weights. The quick start writes images of 128 pixels; others are shrunk to that.
 """
 
 import detectron2.data.transforms as T
@@ -26,12 +26,17 @@ model.decoder.queries.num_queries = 25
 model.criterion.weights.proposal = 60.0
 model.criterion.point_sampler.num_points = 1024
 
-for loader, names in ((dataloader.train, "shapes_train"), (dataloader.test, "shapes_val")):
-    loader.dataset.names = names
-    loader.num_workers = 0
-dataloader.train.mapper.augmentations = [L(T.RandomFlip)(prob=0.5), L(RandomRotation90)()]
+for _loader, _names in ((dataloader.train, "shapes_train"), (dataloader.test, "shapes_val")):
+    _loader.dataset.names = _names
+    _loader.num_workers = 0
 dataloader.train.mapper.filter_empty = True
-dataloader.test.mapper.augmentations = []
+_resize = L(T.ResizeShortestEdge)(short_edge_length=128, max_size=213)
+dataloader.train.mapper.augmentations = [
+    _resize,
+    L(T.RandomFlip)(prob=0.5),
+    L(RandomRotation90)(),
+]
+dataloader.test.mapper.augmentations = [_resize]
 
 optimizer.lr = 1e-3
 optimizer.fused = True

@@ -42,3 +42,11 @@ def test_class_query_and_width_numbers_stand_once(name: str) -> None:
     assert shapes["decoder.positions.grid"] == (1, 96, 6, 6)
     assert shapes["decoder.queries.classifier.2.weight"] == (12, 96, 1, 1)
     assert shapes["decoder.heads.0.class_embed.layers.2.weight"] == (12, 96)
+
+
+SECTIONS = {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_holds_its_five_sections_and_nothing_else(name: str) -> None:
+    assert set(load_config(name)) == SECTIONS
