@@ -64,3 +64,20 @@ def test_the_subset_says_what_it_is_and_is_found_once(detectron2_kind: str) -> N
         "print(sum(path.endswith('_compat') for path in sys.path))"
     )
     assert result.stdout.split() == ["subset", "0.6+subset", "1"], result.stderr
+
+
+def test_importing_everything_on_the_subset_is_quiet(detectron2_kind: str) -> None:
+    if detectron2_kind == "real":
+        pytest.skip("the real Detectron2 is in use")
+    result = _run(
+        "import queryseg, detectron2.engine, detectron2.modeling, detectron2.evaluation\n"
+        "import queryseg.engine, queryseg.predictor, queryseg.projects.fastinst.model"
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_importing_the_package_alone_is_light(detectron2_kind: str) -> None:
+    if detectron2_kind == "real":
+        pytest.skip("the real Detectron2 is in use: its compiled part, and so torch, is tried")
+    result = _run("import sys, queryseg; print('torch' in sys.modules, 'cv2' in sys.modules)")
+    assert result.stdout.split() == ["False", "False"], result.stderr
