@@ -69,24 +69,18 @@ def _distributed_worker(
     args: tuple[Any, ...],
     timeout: timedelta = DEFAULT_TIMEOUT,
 ) -> None:
-    has_gpu = torch.cuda.is_available()
-    if has_gpu and num_gpus_per_machine > torch.cuda.device_count():
-        raise ValueError(
-            f"{num_gpus_per_machine} GPUs asked for, {torch.cuda.device_count()} are visible."
-        )
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < num_gpus_per_machine:
+        raise ValueError(f"{num_gpus_per_machine} GPUs asked for, {gpus} are visible.")
+    rank = local_rank + num_gpus_per_machine * machine_rank
+    place = {"init_method": dist_url, "rank": rank, "world_size": world_size}
     try:
-        dist.init_process_group(
-            backend="NCCL" if has_gpu else "GLOO",
-            init_method=dist_url,
-            world_size=world_size,
-            rank=machine_rank * num_gpus_per_machine + local_rank,
-            timeout=timeout,
-        )
+        dist.init_process_group("nccl" if gpus else "gloo", timeout=timeout, **place)
     except Exception:
-        logging.getLogger(__name__).error("Process group URL: %s", dist_url)
+        logging.getLogger(__name__).error("Process %d found no others at %s.", rank, dist_url)
         raise
-    comm.create_local_process_group(num_gpus_per_machine)
-    if has_gpu:
+    if gpus:
         torch.cuda.set_device(local_rank)
+    comm.create_local_process_group(num_gpus_per_machine)
     comm.synchronize()  # or a slow start of one process looks like a timeout later
     main_func(*args)

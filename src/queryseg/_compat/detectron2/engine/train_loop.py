@@ -5,6 +5,7 @@ import logging
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 
 __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
+
+_logger = logging.getLogger(__name__)
 
 
 class HookBase:
@@ -79,23 +82,19 @@ class TrainerBase:
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Train from `start_iter` until `max_iter`; `after_train` runs after an error too."""
-        logger = logging.getLogger(__name__)
-        logger.info("Starting training from iteration %d", start_iter)
-        self.iter = self.start_iter = start_iter
-        self.max_iter = max_iter
-        with EventStorage(start_iter) as self.storage:
+        self.start_iter, self.iter, self.max_iter = start_iter, start_iter, max_iter
+        _logger.info("Training iterations %d to %d.", start_iter, max_iter - 1)
+        with EventStorage(start_iter) as self.storage, ExitStack() as at_the_end:
+            at_the_end.callback(self.after_train)
             try:
                 self.before_train()
-                for self.iter in range(start_iter, max_iter):
-                    self.before_step()
-                    self.run_step()
-                    self.after_step()
-                self.iter += 1
+                while self.iter < max_iter:
+                    for part in (self.before_step, self.run_step, self.after_step):
+                        part()
+                    self.iter += 1  # not after an error: hooks see which iteration failed
             except Exception:
-                logger.exception("Exception during training:")
+                _logger.exception("Training stopped in iteration %d:", self.iter)
                 raise
-            finally:
-                self.after_train()
 
     def before_train(self) -> None:
         """Call the hooks."""
@@ -143,7 +142,7 @@ class TrainerBase:
         for name, state in state_dict.get("hooks", {}).items():
             hook: Any = next((h for h in self._hooks if type(h).__qualname__ == name), None)
             if hook is None:
-                logging.getLogger(__name__).warning("No hook %s here: its state is ignored.", name)
+                _logger.warning("No hook %s here: its state is ignored.", name)
             else:
                 hook.load_state_dict(state)
 
@@ -237,13 +236,13 @@ class SimpleTrainer(TrainerBase):
         prefix: str = "",
         iter: int | None = None,
     ) -> None:
-        iter = self.iter if iter is None else iter
-        if (iter + 1) % self.gather_metric_period != 0:
+        done = 1 + (self.iter if iter is None else iter)
+        if done % self.gather_metric_period:
             return
         try:
-            SimpleTrainer.write_metrics(loss_dict, data_time, iter, prefix)
-        except Exception:
-            logging.getLogger(__name__).exception("Exception in writing metrics:")
+            self.write_metrics(loss_dict, data_time, done - 1, prefix)
+        except Exception:  # in a thread of its own nobody would see it
+            _logger.exception("The metrics of iteration %d could not be written:", done - 1)
             raise
 
     @staticmethod

@@ -121,23 +121,25 @@ class COCOEvaluator(DatasetEvaluator):
         Returns:
             {} in all but the first process, and where nothing was predicted at all.
         """
-        predictions = self._predictions
-        if self._distributed:
-            comm.synchronize()
-            predictions = list(itertools.chain(*comm.gather(predictions, dst=0)))
-            if not comm.is_main_process():
-                return {}
-        if len(predictions) == 0:
-            self._logger.warning("There are no predictions to evaluate.")
-            return {}
-        if self._output_dir:
+        self._results = {}
+        predictions = self._gather_predictions()
+        if predictions and self._output_dir:
             PathManager.mkdirs(self._output_dir)
             dump = os.path.join(self._output_dir, "instances_predictions.pth")
             with PathManager.open(dump, "wb") as file:
                 torch.save(predictions, file)
-        self._results = {}
-        self._eval_predictions(predictions, img_ids=img_ids)
+        if predictions:
+            self._eval_predictions(predictions, img_ids=img_ids)
+        elif comm.is_main_process():
+            self._logger.warning("There are no predictions to evaluate.")
         return copy.deepcopy(self._results)
+
+    def _gather_predictions(self) -> list[dict[str, Any]]:
+        """Those of all processes; [] in all but the first."""
+        if not self._distributed:
+            return self._predictions
+        comm.synchronize()
+        return list(itertools.chain(*comm.gather(self._predictions, dst=0)))
 
     def _eval_predictions(
         self, predictions: Sequence[dict[str, Any]], img_ids: Sequence[int] | None = None

@@ -106,15 +106,15 @@ class GeneralizedRCNN(nn.Module):
         assert not self.training, "call eval() first"
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        if detected_instances is None:
-            proposals, _ = self._propose(batched_inputs, images, features, None)
-            results, _ = self.roi_heads(images, features, proposals, None)
+        if detected_instances is not None:
+            known = [boxes.to(self.device) for boxes in detected_instances]
+            found = self.roi_heads.forward_with_given_boxes(features, known)
         else:
-            known = [x.to(self.device) for x in detected_instances]
-            results = self.roi_heads.forward_with_given_boxes(features, known)
-        if do_postprocess:
-            return self._postprocess(results, batched_inputs, images.image_sizes)
-        return results
+            proposals = self._propose(batched_inputs, images, features, None)[0]
+            found = self.roi_heads(images, features, proposals, None)[0]
+        if not do_postprocess:
+            return found
+        return self._postprocess(found, batched_inputs, images.image_sizes)
 
     def _propose(
         self,
