@@ -36,7 +36,7 @@ $(VENV)/bin/python:
 define install
 $(PY) -m pip install --quiet --upgrade pip "setuptools>=77,<81" wheel ninja && \
 $(PY) -m pip install --quiet "torch>=2.10" torchvision && \
-$(PY) -m pip install --quiet --no-build-isolation --editable ".[test]"
+PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-build-isolation --editable ".[test]"
 endef
 
 $(VENV)/installed: $(VENV)/bin/python setup.py pyproject.toml $(shell find csrc -type f)
