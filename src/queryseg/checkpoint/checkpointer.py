@@ -82,7 +82,8 @@ class Checkpointer(DetectionCheckpointer):
             CheckpointError: the file is unsafe, damaged, or does not fit the model.
         """
         if not path:
-            return super().load("", checkpointables)
+            _logger.info("No checkpoint given: the weights stay as they are")
+            return {}
         file, self._options = split_options(os.fspath(path))
         if self._resuming and not os.path.isfile(file):
             raise FileNotFoundError(_gone_message(file, self.save_dir))
