@@ -27,7 +27,10 @@ _logger = logging.getLogger(__name__)
 
 
 def register_coco_instances(
-    name: str, metadata: Mapping[str, Any], json_file: str | os.PathLike, image_root: str | os.PathLike
+    name: str,
+    metadata: Mapping[str, Any],
+    json_file: str | os.PathLike,
+    image_root: str | os.PathLike,
 ) -> None:
     """Make a data set in COCO format known by name; its files are read when it is asked for.
 
@@ -204,7 +207,9 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
             written |= _write_annotation(annotation)
             written["category_id"] = original_ids[annotation["category_id"]]
             annotations.append(written)
-    _logger.info(f"Converted {len(images)} images with {len(annotations)} annotations to COCO format")
+    _logger.info(
+        f"Converted {len(images)} images with {len(annotations)} annotations to COCO format"
+    )
     coco: dict[str, Any] = {
         "info": {
             "date_created": str(datetime.datetime.now()),
