@@ -41,6 +41,22 @@ def test_more_instances_than_queries_leaves_some_without_a_query() -> None:
     assert total == pytest.approx(_best_total(cost[0, 0]), abs=1e-6)
 
 
+def test_instances_without_a_query_are_counted_in_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        "queryseg.matching.assignment.log_every_n_seconds",
+        lambda level, message, n: said.append(message),
+    )
+    solve_assignments(torch.randn(3, 2, 5, 9), (9, 5))
+    (message,) = said
+    assert "4 of the 14 instances" in message
+    assert "an image has 9" in message and "only 5 queries" in message
+    solve_assignments(torch.randn(3, 2, 5, 5), (5, 0))
+    assert len(said) == 1
+
+
 def test_pairs_are_sorted_by_image_and_query_and_count_through_the_batch() -> None:
     cost = torch.full((1, 2, 3, 2), 1.0)
     cost[0, 0, 2, 0] = cost[0, 0, 1, 1] = cost[0, 1, 0, 0] = -1.0

@@ -72,6 +72,8 @@ def solve_assignments(cost: Tensor, sizes: Sequence[int]) -> list[Assignment]:
     """Cheapest one-to-one assignment of several cost arrays of one batch (Hungarian algorithm).
 
     All arrays travel to the CPU together, so the device is waited for once.
+    Where an image has more instances than there are predictions, the dearest of them go without
+    one, and a warning says how many.
 
     Args:
         cost: (G, B, Q, N), one array for each of G sets of predictions; column n of image b counts
@@ -81,6 +83,7 @@ def solve_assignments(cost: Tensor, sizes: Sequence[int]) -> list[Assignment]:
     Returns:
         G assignments; image b has min(Q, sizes[b]) pairs in each.
     """
+    _warn_about_unmatched(cost.shape[2], sizes)
     offsets = [sum(sizes[:image]) for image in range(len(sizes))]
     assignments = []
     for one_set in sanitize_costs(cost.detach().float().cpu()):
@@ -95,3 +98,15 @@ def solve_assignments(cost: Tensor, sizes: Sequence[int]) -> list[Assignment]:
         )
         assignments.append(Assignment(images, sources, instances, tuple(sizes)))
     return assignments
+
+
+def _warn_about_unmatched(num_predictions: int, sizes: Sequence[int]) -> None:
+    left_over = sum(max(0, size - num_predictions) for size in sizes)
+    if left_over:
+        log_every_n_seconds(
+            logging.WARNING,
+            f"matching: {left_over} of the {sum(sizes)} instances of this batch are not learned "
+            f"from, since an image has {max(sizes)} and the model only {num_predictions} queries; "
+            "give the model more queries",
+            n=10,
+        )
