@@ -63,6 +63,19 @@ def test_every_trainable_parameter_gets_a_finite_gradient(
     assert unreached == []
 
 
+def test_a_broken_feature_reaches_the_losses_instead_of_stopping_the_matching() -> None:
+    model = small_model()
+
+    def break_one_value(_module: object, _inputs: object, features: dict) -> None:
+        next(iter(features.values()))[0, 0, 0, 0] = float("nan")
+
+    model.backbone.register_forward_hook(break_one_value)
+    with torch.no_grad():
+        losses = model.train()([image_input(64, 64, 2), image_input(64, 64, 1)])
+    broken = {name for name, loss in losses.items() if not loss.isfinite()}
+    assert {"loss_ce", "loss_mask", "loss_dice"} <= broken
+
+
 def test_losses_are_named_as_in_the_release() -> None:
     model = small_model("model.decoder.num_layers=2")
     losses = _train_step(model, [image_input(64, 64, 2)])
