@@ -28,6 +28,7 @@ from setuptools import find_namespace_packages, setup
 ROOTS = {"queryseg": "src/queryseg", "queryseg.projects": "projects", "queryseg.configs": "configs"}
 HERE = Path(__file__).parent.resolve()
 TORCH_TARGET_VERSION = "0x020a000000000000"  # 2.10: the oldest torch the binary runs on
+BUILD_COMMANDS = {"build", "build_ext", "bdist_wheel", "editable_wheel", "develop", "install"}
 ARCHITECTURES = {12: "7.0;7.5;8.0;8.6;9.0+PTX", 13: "7.5;8.0;8.6;9.0+PTX"}
 
 
@@ -219,7 +220,8 @@ def build_command(plan: Plan) -> Any:
 def main() -> None:
     """Run setuptools."""
     plan = make_plan()
-    if plan.missing:
+    # pip runs this file for the metadata too; the message belongs to the build.
+    if plan.missing and BUILD_COMMANDS & set(sys.argv):
         warn("; ".join(plan.missing))
         if enabled("QUERYSEG_REQUIRE_EXT") and not plan.kernels:
             raise SystemExit("queryseg: QUERYSEG_REQUIRE_EXT is set")

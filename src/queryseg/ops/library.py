@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 NAMESPACE = "queryseg"
-BUILD_COMMAND = "pip install --no-build-isolation --force-reinstall --no-deps <checkout>"
+BUILD_COMMAND = "pip install --no-build-isolation --force-reinstall --no-deps ."
 
 _logger = logging.getLogger(__name__)
 _library = torch.library.Library(NAMESPACE, "DEF")
@@ -124,7 +124,8 @@ def _warn_slow_path(device_type: str) -> None:
     tools = "a C++ compiler" if device_type == "cpu" else "a C++ compiler and the CUDA toolkit"
     warnings.warn(
         f"QuerySeg's {device_type} kernels are missing: {reason}. Pure torch takes their place, "
-        f"several times slower. To build them, install {tools} and run `{BUILD_COMMAND}`.",
+        f"several times slower. To build them, install {tools} and run `{BUILD_COMMAND}` in "
+        "QuerySeg's source folder.",
         RuntimeWarning,
         stacklevel=4,
     )
