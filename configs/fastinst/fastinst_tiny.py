@@ -42,7 +42,6 @@ optimizer.lr = 1e-3
 optimizer.fused = True
 optimizer.params.lr_multipliers = {}
 optimizer.params.weight_decay_bias = 0.0
-optimizer.params.no_decay = ["positions.grid"]
 
 train.max_iter = 1600
 train.total_batch_size = 8

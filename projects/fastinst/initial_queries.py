@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -24,3 +25,13 @@ class InitialQueries:
     pixel_idx: Tensor | None = None
     class_logits: Tensor | None = None
     score_map: Tensor | None = None
+
+    @property
+    def centres(self) -> Tensor | None:
+        """(B, Q, 2) x, y of the middle of each query's cell, in [0, 1]; None without a place."""
+        if self.pixel_idx is None or self.score_map is None:
+            return self.locations
+        height, width = self.score_map.shape[-2:]
+        x = (self.pixel_idx % width + 0.5) / width
+        y = (self.pixel_idx.div(width, rounding_mode="floor") + 0.5) / height
+        return torch.stack((x, y), dim=-1)

@@ -72,14 +72,16 @@ class FastInst(nn.Module):
                 the output, by default those of the image.
 
         Returns:
-            In training the weighted losses by name; in evaluation one {"instances": ...} an image,
-            by falling score, with `pred_boxes`, `scores`, `pred_classes` and bool `pred_masks`.
+            In training the weighted losses by name; in evaluation one dict an image: "instances"
+            by falling score, with `pred_boxes`, `scores`, `pred_classes`, bool `pred_masks` and
+            `query_idx`; and "query_points" (Q, 2), where the queries were picked, in pixels of the
+            output, if they have a place.
         """
         images = self.preprocess(batched_inputs)
         pyramid = self.pixel_decoder(self.backbone(images.tensor))
         decoded = self.decoder(pyramid)
         if not self.training:
-            return self.segment(decoded.final, images, batched_inputs)
+            return self.segment(decoded, images, batched_inputs)
         targets = self.targets(batched_inputs, images)
         matched = self.criterion.match(decoded, targets)
         guided = self.guide(decoded, matched, targets) if self.gt_guidance else []
@@ -114,11 +116,13 @@ class FastInst(nn.Module):
         return self.decoder.guided(decoded, attend)
 
     def segment(
-        self, prediction: Prediction, images: ImageList, batched_inputs: list[dict[str, Any]]
-    ) -> list[dict[str, Instances]]:
-        """Instances of each image at its output size."""
+        self, decoded: Decoded, images: ImageList, batched_inputs: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Instances of each image at its output size, and where its queries were picked."""
         padded_size = tuple(images.tensor.shape[-2:])
-        results = []
+        prediction, centres = decoded.final, decoded.queries.centres
+        assert prediction.class_logits is not None
+        results: list[dict[str, Any]] = []
         for index, (inputs, image_size) in enumerate(zip(batched_inputs, images.image_sizes)):
             output_size = (inputs.get("height", image_size[0]), inputs.get("width", image_size[1]))
             instances = self.instances_of_image(
@@ -129,6 +133,9 @@ class FastInst(nn.Module):
                 output_size=output_size,
             )
             results.append({"instances": instances})
+            if centres is not None:
+                sizes = centres.new_tensor([padded_size, image_size, output_size]).flip(1)
+                results[-1]["query_points"] = centres[index] * sizes[0] / sizes[1] * sizes[2]
         return results
 
     def instances_of_image(
@@ -168,4 +175,5 @@ class FastInst(nn.Module):
             scores=scores,
             pred_classes=classes[order],
             pred_masks=masks[place],
+            query_idx=query_idx[order],
         )

@@ -78,10 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def flops_at(model: nn.Module, size: tuple[int, int]) -> dict[str, float]:
     """Multiply-adds of each module on one image (height, width)."""
-    image = torch.zeros(3, *size, dtype=torch.uint8)
-    inputs = [{"image": image, "height": size[0], "width": size[1]}]
     model.eval()
-    return {name: float(count) for name, count in count_flops(model, lambda: model(inputs)).items()}
+    inputs = {
+        "image": torch.zeros(3, *size, dtype=torch.uint8),
+        "height": size[0],
+        "width": size[1],
+    }
+    counts = count_flops(model, lambda: model([inputs]))
+    return {name: float(count) for name, count in counts.items()}
 
 
 def flops_at_tokens(model: nn.Module, tokens: float) -> dict[str, float]:

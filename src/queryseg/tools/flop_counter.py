@@ -7,10 +7,16 @@ from typing import Any
 import torch
 import torchvision  # noqa: F401  (registers deform_conv2d)
 from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 import queryseg.ops  # noqa: F401  (registers our operators)
 
+DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException)
 BILINEAR = 4
 """Multiply-adds that read one value between four pixels."""
 
@@ -51,7 +57,8 @@ def count_flops(model: nn.Module, run: Callable[[], Any]) -> Counter[str]:
     """Count the multiply-adds of convolutions, matrix products, attention and our operators.
 
     One multiply-add counts as one, as papers of the field do. Norms, activations and resizing are
-    not counted; they are below 1 % of such models.
+    not counted; they are below 1 % of such models. Nothing is computed, unless the model's shapes
+    depend on values.
 
     Args:
         model: the module whose parts are told apart.
@@ -62,8 +69,13 @@ def count_flops(model: nn.Module, run: Callable[[], Any]) -> Counter[str]:
     """
     counter = FlopCounterMode(display=False, depth=None, custom_mapping=FORMULAS)
     root = type(model).__name__
-    with torch.no_grad(), counter:
-        run()
+    with torch.no_grad():
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True), counter:
+                run()
+        except DATA_DEPENDENT:
+            with counter:
+                run()
     counts: Counter[str] = Counter()
     for name, by_operator in counter.get_flop_counts().items():
         module = str(name)
