@@ -97,7 +97,8 @@ def test_overrides_change_values_lists_and_arguments_that_have_a_default(tmp_pat
         ("optimizer.params.lr_multipliers.x=1", r"To add a new key write \+optimizer"),
         ("train.max_iter", r"cannot read the override 'train.max_iter': write key=value"),
         ("~train.max_iter", r"cannot be deleted"),
-        ("train.max_iter=many", r"'train.max_iter' must be of type int like 90000: got 'many'"),
+        ("train.max_iter=many", r"'train.max_iter' must be of type int like 6: got 'many'"),
+        ("optimizer.lr=high", r"'optimizer.lr' must be of type float like .*: got 'high'"),
         ("train.max_iter=1.5", r"'train.max_iter' must be of type int"),
         ("train.amp.enabled=1", r"'train.amp.enabled' must be of type bool"),
         ("train.amp=True", r"'train.amp' is a section with enabled, dtype: got True"),
@@ -110,6 +111,13 @@ def test_a_wrong_override_gives_one_error_that_names_the_cure(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         apply_overrides(tiny_config(tmp_path), [override])
+
+
+def test_a_number_may_become_a_reference_or_nothing(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    apply_overrides(cfg, ["train.seed='${train.log_period}'", "optimizer.lr=null"])
+    assert cfg.train.seed == cfg.train.log_period
+    assert cfg.optimizer.lr is None
 
 
 def test_a_number_without_a_point_is_fine_for_a_float(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         `cfg`.
 
     Raises:
-        ConfigError: a malformed override, or a key that does not exist.
+        ConfigError: a malformed override, a key that does not exist, or text for a number.
     """
     for text in overrides:
         try:
@@ -95,6 +95,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise ConfigError(f"override '{text}': keys cannot be deleted")
         if not (override.is_add() or override.is_force_add()):
             _check_key_exists(cfg, override.key_or_group)
+            _check_number_stays(cfg, override.key_or_group, override.value())
     try:
         LazyConfig.apply_overrides(cfg, list(overrides))
     except KeyError as error:
@@ -224,6 +225,16 @@ def _check_key_exists(cfg: DictConfig, key: str) -> None:
                 + ("" if parts[0] == "train" else f" To add a new key write +{key}=...")
             )
         node = node[part]
+
+
+def _check_number_stays(cfg: DictConfig, key: str, value: Any) -> None:
+    """A number may become another one, nothing, or a reference, but not a word."""
+    if not isinstance(value, str) or "${" in value:
+        return
+    old = OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
+    if isinstance(old, int | float) and not isinstance(old, bool):
+        kind = type(old).__name__
+        raise ConfigError(f"'{key}' must be of type {kind} like {old!r}: got {value!r}")
 
 
 def _all_keys(cfg: DictConfig) -> list[str]:
