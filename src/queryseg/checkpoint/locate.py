@@ -77,7 +77,8 @@ def list_checkpoints(folder: Path) -> str:
     if not folder.is_dir():
         return f"There is no folder {folder}."
     names = sorted(f.name for f in folder.iterdir() if f.suffix in CHECKPOINT_SUFFIXES)
-    return f"{folder} has {', '.join(names)}." if names else f"{folder} has no checkpoints."
+    found = ", ".join(names) or "no checkpoints"
+    return f"The folder {folder} has {found}."
 
 
 def _download(address: str) -> str:
