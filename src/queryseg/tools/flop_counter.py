@@ -67,7 +67,7 @@ def count_flops(model: nn.Module, run: Callable[[], Any]) -> Counter[str]:
     Returns:
         Dotted module name (the model itself is "") -> multiply-adds.
     """
-    counter = FlopCounterMode(display=False, depth=None, custom_mapping=FORMULAS)
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
     root = type(model).__name__
     with torch.no_grad():
         try:
