@@ -44,7 +44,7 @@ $(VENV)/installed: $(VENV)/bin/python setup.py pyproject.toml $(shell find csrc 
 	@touch $@
 
 installed:
-	@(cd tests && $(PY) -c "import queryseg, pytest" 2>/dev/null) || ($(install))
+	@$(PY) -c "import queryseg, pytest" 2>/dev/null || ($(install))
 
 quickstart: $(READY)
 	$(PY) -m queryseg.data.shapes --output $(SHAPES)
@@ -65,5 +65,5 @@ check: $(READY)
 	  $$(find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 clean:
-	rm -rf $(VENV) build output datasets .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build $(OUTPUT) $(SHAPES) .pytest_cache .ruff_cache .mypy_cache
 	rm -rf src/queryseg/*.so src/*.egg-info
