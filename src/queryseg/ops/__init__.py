@@ -2,5 +2,6 @@
 
 from queryseg.ops.library import build_info, has_kernels
 from queryseg.ops.ms_deform_attn import ms_deform_attn
+from queryseg.ops.quadtree_gather import gather_nodes
 
-__all__ = ["build_info", "has_kernels", "ms_deform_attn"]
+__all__ = ["build_info", "gather_nodes", "has_kernels", "ms_deform_attn"]

@@ -1,0 +1,9 @@
+#include "quadtree/cpu/kernels.h"
+
+#if QUERYSEG_X86_KERNELS
+// clang-format off: the order of these headers has a meaning, see isa.h
+#include "common/cpu/isa_avx2.h"
+#include "common/cpu/vec.h"
+#include "quadtree/cpu/kernel.h"
+#include "common/cpu/isa_end.h"
+#endif
