@@ -43,13 +43,13 @@ optimizer.fused = True
 optimizer.params.lr_multipliers = {}
 optimizer.params.weight_decay_bias = 0.0
 
-train.max_iter = 1600
+train.max_iter = 1300
 train.total_batch_size = 8
 train.seed = 0
 train.init_checkpoint = ""
 train.amp.enabled = False
 train.clip_grad.enabled = True
 train.eval_period = 0
-train.checkpointer.period = 400
+train.checkpointer.period = 500
 
 lr_multiplier = cosine(train.max_iter, end=0.01, warmup_iters=60)

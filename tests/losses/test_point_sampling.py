@@ -6,8 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from queryseg.losses import PointSampler, sample_maps, sample_masks, uniform_points
-from queryseg.losses.point_sampling import MASKS_AT_ONCE
+from queryseg.losses import (
+    PointSampler,
+    point_sampling,
+    sample_maps,
+    sample_masks,
+    uniform_points,
+)
 
 
 def _bilinear(image: Tensor, x: float, y: float) -> float:
@@ -72,17 +77,22 @@ def test_uncertain_points_are_the_candidates_with_the_least_logits_and_some_othe
     assert torch.equal(points[:, 14:], rest)
 
 
-def test_many_masks_are_searched_in_chunks_with_the_same_result() -> None:
+def test_many_masks_are_worked_on_in_chunks_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fixed(rows: int, count: int, device: torch.device) -> Tensor:
         generator = torch.Generator().manual_seed(count)
         return torch.rand(1, count, 2, generator=generator).expand(rows, -1, -1)
 
     sampler = PointSampler(num_points=8, draw=fixed)
-    logits = torch.randn(MASKS_AT_ONCE + 3, 4, 4)
-    together = sampler.uncertain(logits)
-    alone = torch.cat([sampler.uncertain(mask[None]) for mask in logits])
-    assert together.shape == (MASKS_AT_ONCE + 3, 8, 2)
-    assert torch.equal(together, alone)
+    logits, masks = torch.randn(11, 4, 4), torch.rand(11, 4, 4) > 0.5
+    points = sampler.uncertain(logits)
+    values = sample_masks(masks, points)
+    monkeypatch.setattr(point_sampling, "POINTS_AT_ONCE", 50)
+    assert torch.equal(sampler.uncertain(logits), points)
+    assert torch.equal(sample_masks(masks, points), values)
+    monkeypatch.setattr(point_sampling, "POINTS_AT_ONCE", 1)
+    assert torch.equal(sample_masks(masks, points), values)
 
 
 def test_points_carry_no_gradient_and_none_are_drawn_without_masks() -> None:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MASKS_AT_ONCE = 64
-"""How many masks the search for uncertain points looks at together; bounds its memory."""
+POINTS_AT_ONCE = 2**22
+"""How many points are worked on together; bounds the memory of images with many instances."""
 
 
 def uniform_points(rows: int, num_points: int, device: torch.device) -> Tensor:
@@ -49,9 +49,22 @@ def sample_masks(masks: Tensor, points: Tensor, mask_idx: Tensor | None = None) 
     >>> sample_masks(torch.tensor([[[False, True]]]), torch.tensor([[[0.5, 0.5], [1.0, 0.5]]]))
     tensor([[0.5000, 0.5000]])
     """
-    height, width = masks.shape[-2:]
     if mask_idx is None:
         mask_idx = torch.arange(len(masks), device=masks.device)
+    if points.shape[0] * points.shape[1] <= POINTS_AT_ONCE:
+        return _sample_masks(masks, points, mask_idx)
+    rows = _rows_at_once(points.shape[1])
+    return torch.cat(
+        [_sample_masks(masks, *part) for part in zip(points.split(rows), mask_idx.split(rows))]
+    )
+
+
+def _rows_at_once(num_points: int) -> int:
+    return max(POINTS_AT_ONCE // max(num_points, 1), 1)
+
+
+def _sample_masks(masks: Tensor, points: Tensor, mask_idx: Tensor) -> Tensor:
+    height, width = masks.shape[-2:]
     start = mask_idx[:, None] * (height * width)
     x = points[..., 0] * width - 0.5
     y = points[..., 1] * height - 0.5
@@ -106,7 +119,8 @@ class PointSampler(nn.Module):
         """
         if not len(mask_logits):
             return self.uniform(0, mask_logits.device)
-        return torch.cat([self._uncertain(chunk) for chunk in mask_logits.split(MASKS_AT_ONCE)])
+        chunks = mask_logits.split(_rows_at_once(self.num_candidates))
+        return torch.cat([self._uncertain(chunk) for chunk in chunks])
 
     def _uncertain(self, mask_logits: Tensor) -> Tensor:
         rows, device = len(mask_logits), mask_logits.device

@@ -50,7 +50,9 @@ def test_unused_queries_are_light_dots_where_they_were_picked(tmp_path: Path) ->
 
 
 def test_used_queries_have_the_colour_of_their_class(tmp_path: Path) -> None:
-    drawn = draw_queries(_predictor(tmp_path), np.zeros((128, 128, 3), dtype=np.uint8))
+    drawn = draw_queries(
+        _predictor(tmp_path, "model.max_detections=5"), np.zeros((128, 128, 3), dtype=np.uint8)
+    )
     assert not drawn.caption.endswith(" 0 with an instance")
     colours = {tuple(pixel) for pixel in drawn.picture.reshape(-1, 3).tolist()}
     assert colours & {class_colour(index) for index in range(6)}

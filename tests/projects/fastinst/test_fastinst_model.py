@@ -196,3 +196,15 @@ def test_paper_reuses_the_guiding_assignment_for_the_last_head() -> None:
         matched = model.criterion.match(decoded, model.targets(inputs, images))
         assert (matched.guiding is matched.stages[-1]) is same
         assert len(matched.stages) == 2
+
+
+def test_a_few_steps_on_two_images_cut_the_loss_to_a_fifth() -> None:
+    model = small_model()
+    inputs = [image_input(64, 64, 2, seed) for seed in (1, 2)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    totals = []
+    for _ in range(25):
+        losses = _train_step(model, inputs)
+        optimizer.step()
+        totals.append(float(torch.stack([loss.detach() for loss in losses.values()]).sum()))
+    assert sum(totals[-3:]) / 3 < 0.2 * totals[0]  # measured 0.11
