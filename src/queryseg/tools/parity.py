@@ -18,7 +18,7 @@ from detectron2.config import instantiate
 
 from queryseg.engine.config import apply_overrides, load_config
 from queryseg.parity import ParityReport, find_bundle
-from queryseg.tools.console import run_tool, say
+from queryseg.tools.console import ToolError, run_tool, say
 
 logger = logging.getLogger("queryseg.parity")
 
@@ -38,7 +38,7 @@ def compare(
         dtype: in which the model runs.
 
     Raises:
-        ValueError: the file name is none of a golden bundle.
+        ToolError: the file name is none of a golden bundle.
         FileNotFoundError: there is no such bundle file.
     """
     golden_file = Path(golden_file)
@@ -48,7 +48,11 @@ def compare(
     model = instantiate(cfg.model)
     with np.load(golden_file, allow_pickle=False) as stored:
         golden = {name: stored[name] for name in stored.files}
-    return find_bundle(golden_file, model).compare(model, golden, dtype)
+    try:
+        bundle = find_bundle(golden_file, model)
+    except ValueError as error:
+        raise ToolError(str(error)) from error
+    return bundle.compare(model, golden, dtype)
 
 
 def as_json(report: ParityReport) -> str:

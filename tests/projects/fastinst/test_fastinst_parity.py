@@ -11,6 +11,7 @@ from detectron2.config import instantiate
 from queryseg.engine import load_config
 from queryseg.parity import ParityReport, find_bundle
 from queryseg.projects.fastinst.parity_decisions import UNDECIDED
+from queryseg.tools.console import ToolError
 from queryseg.tools.parity import as_json, compare, main
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "fastinst"
@@ -125,3 +126,11 @@ def test_report_is_strict_json(evaluation: ParityReport) -> None:
     text = as_json(evaluation)
     assert "Infinity" not in text
     assert json.loads(text)["arrays"]["one/selection_gap"]["tolerance"] is None
+
+
+def test_files_that_are_no_bundle_are_refused_in_one_line(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", a=np.zeros(1))
+    with pytest.raises(ToolError, match=r"other.npz is no golden bundle; known names: "):
+        compare(CONFIG, tmp_path / "other.npz")
+    with pytest.raises(FileNotFoundError, match=r"no golden bundle .*missing.npz"):
+        compare(CONFIG, tmp_path / "missing.npz")
