@@ -62,6 +62,7 @@ inline AttnShape shape_of(const Tensor& value, const std::vector<int64_t>& spati
                   {}};
   shape.levels = levels_of(spatial_shapes, shape.tokens);
   const auto levels = static_cast<int64_t>(shape.levels.size());
+  STD_TORCH_CHECK(shape.points > 0, "sampling_locations must have at least one point per level");
   STD_TORCH_CHECK(shape.heads * shape.points_per_head() < (int64_t{1} << 24),
                   "more than 2^24 points per query");
   check_shape(locations, "sampling_locations",

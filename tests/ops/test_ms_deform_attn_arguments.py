@@ -41,6 +41,7 @@ MALFORMED = {
     "locations one image": (change("locations", lambda x: x[:1]), "sampling_locations"),
     "locations one head": (change("locations", lambda x: x[:, :, :1]), "sampling_locations"),
     "locations one level": (change("locations", lambda x: x[:, :, :, :1]), "sampling_locations"),
+    "locations without points": (change("locations", lambda x: x[..., :0, :]), "P >= 1"),
     "locations half": (change("locations", torch.Tensor.half), "sampling_locations must be"),
     "locations bfloat16": (change("locations", torch.Tensor.bfloat16), "sampling_locations must"),
     "locations float32, value float64": (
@@ -102,6 +103,7 @@ RAW = {
     "float32 weights with a float64 value": lambda v, s, x, w: (v, s, x, w.float()),
     "half locations": lambda v, s, x, w: (v.float(), s, x.half(), w.float()),
     "int value": lambda v, s, x, w: (v.int(), s, x, w),
+    "no points": lambda v, s, x, w: (v, s, x[..., :0, :], w[..., :0]),
     "one image of locations": lambda v, s, x, w: (v, s, x[:1], w),
     "one image of weights": lambda v, s, x, w: (v, s, x, w[:1]),
     "value of rank 3": lambda v, s, x, w: (v[0], s, x, w),

@@ -54,9 +54,9 @@ def ms_deform_attn(
     """
     sizes = flat_shapes(spatial_shapes)
     check_value(value, sizes)
-    if sampling_locations.dim() != 6:
+    if sampling_locations.dim() != 6 or sampling_locations.shape[4] < 1:
         raise ValueError(
-            "sampling_locations must have shape (B, Q, M, L, P, 2), "
+            "sampling_locations must have shape (B, Q, M, L, P, 2) with P >= 1, "
             f"got {tuple(sampling_locations.shape)}"
         )
     _, queries, _, _, points, _ = sampling_locations.shape
