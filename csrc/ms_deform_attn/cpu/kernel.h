@@ -531,38 +531,85 @@ void backward_points_part(const BackwardArgs& args, const Part& part) {
   for_batches(shape, part, source, tables, points, visit, finish);
 }
 
+// Where the sums of a part of the value's gradient grow: in the result itself, if it has the type
+// of the sums and the points are too few to pay for another pass over the tokens, else packed head
+// by head and written at the end.
 template <typename T, typename A>
-void backward_value_part(const BackwardArgs& args, const ValuePart& part) {
-  const AttnShape& shape = args.shape;
-  const int64_t heads = part.last_head - part.first_head;
-  const int64_t channels = part.last_channel - part.first_channel;
-  const int64_t head_step = shape.tokens * channels;
-  const PointTables<A> tables(shape, channels, 1);
-  const PlainSource<A> source{static_cast<const A*>(args.points.locations),
-                              static_cast<const A*>(args.points.weights), nullptr, nullptr};
-  Points<A> points(tables);
-  const Scratch<A> scratch(heads * head_step);
-  A* packed = scratch.get();
-  std::fill_n(packed, heads * head_step, A(0));
-  const auto visit = [&](int64_t row_head, int64_t head, int start) {
-    const T* grad_output =
-        static_cast<const T*>(args.grad_output) + row_head * shape.channels + part.first_channel;
-    Scatter<T, A> scatter{tables, points, grad_output, packed + head * head_step, start};
-    for_channel_runs<A>(channels, scatter);
-  };
-  const Part queries{part.image, 0, shape.queries, part.first_head, part.last_head, true};
-  for_batches(shape, queries, source, tables, points, visit, [](int64_t, int, int) {});
-  for (int64_t token = 0; token < shape.tokens; ++token) {
-    T* target =
-        static_cast<T*>(args.grad_value) + part.first_channel +
-        ((part.image * shape.tokens + token) * shape.heads + part.first_head) * shape.channels;
-    for (int64_t head = 0; head < heads; ++head) {
+struct GradValueSums {
+  const int64_t heads, tokens, channels;
+  const TokenLayout result_layout;
+  T* const result;
+  const bool in_place;
+  const TokenLayout layout;
+  const Scratch<A> packed;
+
+  GradValueSums(const AttnShape& shape, void* grad_value, const ValuePart& part)
+      : heads(part.last_head - part.first_head),
+        tokens(shape.tokens),
+        channels(part.last_channel - part.first_channel),
+        result_layout{shape.heads * shape.channels, shape.channels},
+        result(static_cast<T*>(grad_value) + part.image * shape.tokens * result_layout.token_step +
+               part.first_head * result_layout.head_step + part.first_channel),
+        in_place(std::is_same_v<T, A> && shape.queries * shape.points_per_head() < shape.tokens),
+        layout(in_place ? result_layout : TokenLayout{channels, shape.tokens * channels}),
+        packed(in_place ? 0 : heads * shape.tokens * channels) {
+    if (in_place) {
+      for_rows([&](T* row, int64_t, int64_t) { std::fill_n(row, channels, T(0)); });
+    } else {
+      std::fill_n(packed.get(), heads * tokens * channels, A(0));
+    }
+  }
+
+  A* of_head(int64_t head) const {
+    if constexpr (std::is_same_v<T, A>) {
+      if (in_place) {
+        return result + head * layout.head_step;
+      }
+    }
+    return packed.get() + head * layout.head_step;
+  }
+
+  void write() const {
+    if (in_place) {
+      return;
+    }
+    for_rows([&](T* row, int64_t token, int64_t head) {
+      const A* sums = packed.get() + head * layout.head_step + token * layout.token_step;
       for (int64_t channel = 0; channel < channels; ++channel) {
-        target[head * shape.channels + channel] =
-            Rounding<T>::to(packed[head * head_step + token * channels + channel]);
+        row[channel] = Rounding<T>::to(sums[channel]);
+      }
+    });
+  }
+
+ private:
+  template <typename Visit>
+  void for_rows(const Visit& visit) const {
+    for (int64_t token = 0; token < tokens; ++token) {
+      for (int64_t head = 0; head < heads; ++head) {
+        visit(result + token * result_layout.token_step + head * result_layout.head_step, token,
+              head);
       }
     }
   }
+};
+
+template <typename T, typename A>
+void backward_value_part(const BackwardArgs& args, const ValuePart& part) {
+  const AttnShape& shape = args.shape;
+  const GradValueSums<T, A> sums(shape, args.grad_value, part);
+  const PointTables<A> tables(shape, sums.layout.token_step, 1);
+  const PlainSource<A> source{static_cast<const A*>(args.points.locations),
+                              static_cast<const A*>(args.points.weights), nullptr, nullptr};
+  Points<A> points(tables);
+  const auto visit = [&](int64_t row_head, int64_t head, int start) {
+    const T* grad_output =
+        static_cast<const T*>(args.grad_output) + row_head * shape.channels + part.first_channel;
+    Scatter<T, A> scatter{tables, points, grad_output, sums.of_head(head), start};
+    for_channel_runs<A>(sums.channels, scatter);
+  };
+  const Part queries{part.image, 0, shape.queries, part.first_head, part.last_head, true};
+  for_batches(shape, queries, source, tables, points, visit, [](int64_t, int, int) {});
+  sums.write();
 }
 
 void forward(const ForwardArgs& args, const Part& part) {
