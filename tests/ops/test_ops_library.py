@@ -135,3 +135,19 @@ def test_a_nondeterministic_backward_is_refused_only_on_cuda_and_only_when_asked
             refuse_nondeterminism("op", cuda)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_autocast_rounds_the_value_only_where_pure_torch_serves_too(monkeypatch):
+    monkeypatch.setattr(library, "_warn_slow_path", lambda device_type: None)
+    name = "autocast_probe"
+    library.define_op(
+        f"{name}(Tensor x, Tensor y) -> Tensor",
+        fallback=lambda x, y: torch.einsum("ij,jk->ik", x, y),
+        fake=lambda x, y: x.new_empty(x.shape[0], y.shape[1]),
+    )
+    x, y = torch.randn(8, 64), torch.randn(64, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        product = getattr(torch.ops.queryseg, name)(x, y)
+        assert (x @ y).dtype == torch.bfloat16
+    assert product.dtype == torch.float32
+    assert relative_error(product, x.double() @ y.double()) < 1e-6

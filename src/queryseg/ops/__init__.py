@@ -1,7 +1,14 @@
 """Operators with compiled CPU and CUDA kernels, and pure-torch fallbacks."""
 
+from queryseg.ops.instance_deform_attn import instance_deform_attn
 from queryseg.ops.library import build_info, has_kernels
 from queryseg.ops.ms_deform_attn import ms_deform_attn
 from queryseg.ops.quadtree_gather import gather_nodes
 
-__all__ = ["build_info", "gather_nodes", "has_kernels", "ms_deform_attn"]
+__all__ = [
+    "build_info",
+    "gather_nodes",
+    "has_kernels",
+    "instance_deform_attn",
+    "ms_deform_attn",
+]

@@ -1,7 +1,5 @@
 """Per-instance deformable attention over a mask map (Dong et al., "SOIT", section 3.3)."""
 
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -424,17 +422,6 @@ def _differentiate_one(
     return grad_queries, grad_maps.permute(2, 3, 0, 1).flatten(2), grad_layers
 
 
-def _without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with autocast off inside: it would round what the dispatcher kept exact."""
-
-    @functools.wraps(function)
-    def exact(*args: Any) -> Any:
-        with torch.autocast(args[0].device.type, enabled=False):
-            return function(*args)
-
-    return exact
-
-
 def _fake(mask_feats: Tensor, dynamic_weights: Tensor, *others: Any) -> Tensor:
     _, height, width, _ = mask_feats.shape
     return dynamic_weights.new_empty(dynamic_weights.shape[0], height, width)
@@ -468,13 +455,13 @@ _ARGUMENTS = (
 )
 define_op(
     f"instance_deform_attn({_ARGUMENTS}) -> Tensor",
-    fallback=_without_autocast(instance_deform_attn_reference),
+    fallback=instance_deform_attn_reference,
     fake=_fake,
 )
 define_backward(
     "instance_deform_attn",
     f"instance_deform_attn_backward(Tensor grad_output, {_ARGUMENTS}) -> (Tensor, Tensor)",
-    fallback=_without_autocast(instance_deform_attn_backward_reference),
+    fallback=instance_deform_attn_backward_reference,
     fake=_fake_backward,
     differentiate=_differentiate,
     save=_save,

@@ -40,8 +40,11 @@ def define_op(
 
     @functools.wraps(fallback)
     def slow(*args: Any) -> Any:
-        _warn_slow_path(next(arg.device.type for arg in args if isinstance(arg, torch.Tensor)))
-        return fallback(*args)
+        device_type = next(arg.device.type for arg in args if isinstance(arg, torch.Tensor))
+        _warn_slow_path(device_type)
+        # The wrapper of an operator decides what autocast rounds: nothing more is rounded here.
+        with torch.autocast(device_type, enabled=False):
+            return fallback(*args)
 
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, slow, "CompositeExplicitAutograd")
