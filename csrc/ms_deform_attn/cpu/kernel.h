@@ -612,43 +612,37 @@ void backward_value_part(const BackwardArgs& args, const ValuePart& part) {
   sums.write();
 }
 
-void forward(const ForwardArgs& args, const Part& part) {
-  switch (args.type) {
+// Calls run(T(), A()) with the type of the value and the type that it is summed in.
+template <typename Run>
+void with_value_type(ValueType type, const Run& run) {
+  switch (type) {
     case ValueType::kFloat:
-      return forward_part<float, float>(args, part);
+      return run(float(), float());
     case ValueType::kDouble:
-      return forward_part<double, double>(args, part);
+      return run(double(), double());
     case ValueType::kHalf:
-      return forward_part<half_t, float>(args, part);
+      return run(half_t(), float());
     case ValueType::kBFloat16:
-      return forward_part<bfloat16_t, float>(args, part);
+      return run(bfloat16_t(), float());
   }
+}
+
+void forward(const ForwardArgs& args, const Part& part) {
+  with_value_type(args.type, [&](auto value, auto sum) {
+    forward_part<decltype(value), decltype(sum)>(args, part);
+  });
 }
 
 void backward_points(const BackwardArgs& args, const Part& part) {
-  switch (args.type) {
-    case ValueType::kFloat:
-      return backward_points_part<float, float>(args, part);
-    case ValueType::kDouble:
-      return backward_points_part<double, double>(args, part);
-    case ValueType::kHalf:
-      return backward_points_part<half_t, float>(args, part);
-    case ValueType::kBFloat16:
-      return backward_points_part<bfloat16_t, float>(args, part);
-  }
+  with_value_type(args.type, [&](auto value, auto sum) {
+    backward_points_part<decltype(value), decltype(sum)>(args, part);
+  });
 }
 
 void backward_value(const BackwardArgs& args, const ValuePart& part) {
-  switch (args.type) {
-    case ValueType::kFloat:
-      return backward_value_part<float, float>(args, part);
-    case ValueType::kDouble:
-      return backward_value_part<double, double>(args, part);
-    case ValueType::kHalf:
-      return backward_value_part<half_t, float>(args, part);
-    case ValueType::kBFloat16:
-      return backward_value_part<bfloat16_t, float>(args, part);
-  }
+  with_value_type(args.type, [&](auto value, auto sum) {
+    backward_value_part<decltype(value), decltype(sum)>(args, part);
+  });
 }
 
 const MsDeformAttnKernels kMsDeformAttn = {forward, backward_points, backward_value};
