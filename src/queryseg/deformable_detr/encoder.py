@@ -1,11 +1,14 @@
 """Deformable Transformer encoder: the tokens of a pyramid read from all its levels."""
 
+from collections.abc import Iterator
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 
 from queryseg.deformable_detr.attention import DeformableAttention
 from queryseg.deformable_detr.pyramid import SpatialShapes, cell_centres
-from queryseg.layers import FeedForwardBlock
+from queryseg.layers import Activation, FeedForwardBlock
 
 
 class DeformableEncoderLayer(nn.Module):
@@ -18,6 +21,7 @@ class DeformableEncoderLayer(nn.Module):
         num_points: points each head reads from each level.
         ffn_dim: hidden width of the feed-forward block.
         dropout: on the outputs of both blocks and inside the second.
+        activation: inside the feed-forward block.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class DeformableEncoderLayer(nn.Module):
         num_points: int,
         ffn_dim: int,
         dropout: float = 0.0,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         self.attention = DeformableAttention(
@@ -39,7 +44,9 @@ class DeformableEncoderLayer(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
-        self.ffn = FeedForwardBlock(embed_dim=embed_dim, hidden_dim=ffn_dim, dropout=dropout)
+        self.ffn = FeedForwardBlock(
+            embed_dim=embed_dim, hidden_dim=ffn_dim, dropout=dropout, activation=activation
+        )
 
     def forward(
         self,
@@ -67,6 +74,7 @@ class DeformableEncoder(nn.Module):
         num_points: points each head reads from each level.
         ffn_dim: hidden width of the feed-forward blocks.
         dropout: in every layer.
+        activation: inside the feed-forward blocks.
     """
 
     def __init__(
@@ -79,6 +87,7 @@ class DeformableEncoder(nn.Module):
         num_points: int = 4,
         ffn_dim: int = 1024,
         dropout: float = 0.0,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -89,6 +98,7 @@ class DeformableEncoder(nn.Module):
                 num_points=num_points,
                 ffn_dim=ffn_dim,
                 dropout=dropout,
+                activation=activation,
             )
             for _ in range(num_layers)
         )
@@ -114,8 +124,31 @@ class DeformableEncoder(nn.Module):
         Returns:
             (B, S, C).
         """
+        per_layer = self.each_layer(
+            tokens,
+            position,
+            spatial_shapes,
+            valid_ratios=valid_ratios,
+            padding_mask=padding_mask,
+        )
+        return reduce(_latest, per_layer, tokens)
+
+    def each_layer(
+        self,
+        tokens: Tensor,
+        position: Tensor,
+        spatial_shapes: SpatialShapes,
+        *,
+        valid_ratios: Tensor | None = None,
+        padding_mask: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """The tokens (B, S, C) after each layer; arguments as in `forward`."""
         with torch.autocast(tokens.device.type, enabled=False):
             reference_points = cell_centres(spatial_shapes, valid_ratios, like=tokens)
         for layer in self.layers:
             tokens = layer(tokens, position, reference_points, spatial_shapes, padding_mask)
-        return tokens
+            yield tokens
+
+
+def _latest(before: Tensor, after: Tensor) -> Tensor:
+    return after

@@ -4,6 +4,7 @@ from queryseg.layers.attention import MultiheadAttention
 from queryseg.layers.mlp import MLP
 from queryseg.layers.sine_position import sine_position_encoding
 from queryseg.layers.transformer_blocks import (
+    Activation,
     CrossAttentionBlock,
     FeedForwardBlock,
     SelfAttentionBlock,
@@ -11,6 +12,7 @@ from queryseg.layers.transformer_blocks import (
 
 __all__ = [
     "MLP",
+    "Activation",
     "CrossAttentionBlock",
     "FeedForwardBlock",
     "MultiheadAttention",

@@ -1,8 +1,13 @@
 """Residual attention and feed-forward blocks with their layer norm, after or before the block."""
 
+from typing import Literal
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from queryseg.layers.attention import MultiheadAttention
+
+Activation = Literal["relu", "gelu"]
 
 
 def with_position(x: Tensor, position: Tensor | None) -> Tensor:
@@ -114,12 +119,20 @@ class FeedForwardBlock(nn.Module):
         hidden_dim: width between the two layers.
         dropout: after the activation and on the output.
         pre_norm: normalise the input instead of the sum.
+        activation: between the two layers.
     """
 
     def __init__(
-        self, *, embed_dim: int, hidden_dim: int, dropout: float = 0.0, pre_norm: bool = False
+        self,
+        *,
+        embed_dim: int,
+        hidden_dim: int,
+        dropout: float = 0.0,
+        pre_norm: bool = False,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
+        self.activation = getattr(F, activation)
         self.linear1 = nn.Linear(embed_dim, hidden_dim)
         self.linear2 = nn.Linear(hidden_dim, embed_dim)
         self.norm = nn.LayerNorm(embed_dim)
@@ -130,6 +143,6 @@ class FeedForwardBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Update `x`, (..., C) to (..., C)."""
-        hidden = self.linear1(self.norm(x) if self.pre_norm else x).relu()
+        hidden = self.activation(self.linear1(self.norm(x) if self.pre_norm else x))
         x = x + self.dropout(self.linear2(self.dropout(hidden)))
         return x if self.pre_norm else self.norm(x)
