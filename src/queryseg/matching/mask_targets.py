@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from queryseg.matching.batch_order import BatchOrder
+
 
 @dataclass(frozen=True)
-class MaskTargets:
+class MaskTargets(BatchOrder):
     """Instances of all images of a batch, one after the other.
 
     Args:
@@ -39,33 +40,3 @@ class MaskTargets:
             height, width = image_masks.shape[-2:]
             part[:, :height, :width] = image_masks.bool()
         return cls(torch.cat(list(labels)), joined, sizes)
-
-    @property
-    def num_images(self) -> int:
-        """Number of images in the batch."""
-        return len(self.sizes)
-
-    @cached_property
-    def image_idx(self) -> Tensor:
-        """(T,) int64: the image of each instance."""
-        images = torch.arange(self.num_images)
-        return images.repeat_interleave(torch.tensor(self.sizes)).to(self.labels.device)
-
-    @cached_property
-    def slot_idx(self) -> Tensor:
-        """(T,) int64: the place of each instance within its image."""
-        places = [torch.arange(size) for size in self.sizes]
-        return torch.cat(places).to(self.labels.device)
-
-    def padded(self, values: Tensor) -> Tensor:
-        """Arrange a value per instance as one row per image, filled up with zeros.
-
-        Args:
-            values: (T, ...).
-
-        Returns:
-            (B, N, ...) with N the largest number of instances in one image.
-        """
-        rows = values.new_zeros((self.num_images, max(self.sizes, default=0), *values.shape[1:]))
-        rows[self.image_idx, self.slot_idx] = values
-        return rows
