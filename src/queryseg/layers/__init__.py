@@ -2,6 +2,7 @@
 
 from queryseg.layers.attention import MultiheadAttention
 from queryseg.layers.mlp import MLP
+from queryseg.layers.sine_boxes import sine_box_encoding
 from queryseg.layers.sine_position import sine_position_encoding
 from queryseg.layers.transformer_blocks import (
     Activation,
@@ -17,5 +18,6 @@ __all__ = [
     "FeedForwardBlock",
     "MultiheadAttention",
     "SelfAttentionBlock",
+    "sine_box_encoding",
     "sine_position_encoding",
 ]
