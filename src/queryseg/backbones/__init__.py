@@ -2,5 +2,6 @@
 
 from queryseg.backbones.focalnet import FocalNet
 from queryseg.backbones.resnet_d import ResNetD
+from queryseg.backbones.swin import Swin
 
-__all__ = ["FocalNet", "ResNetD"]
+__all__ = ["FocalNet", "ResNetD", "Swin"]

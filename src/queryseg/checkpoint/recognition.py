@@ -12,6 +12,10 @@ from queryseg.checkpoint.layout import Layout
 from queryseg.checkpoint.name_matching import common_prefix, match_by_ending
 from queryseg.checkpoint.registry import find_layout
 from queryseg.checkpoint.resnet_layout import TORCHVISION_RESNET
+from queryseg.checkpoint.swin_layout import SWIN_LAYOUTS
+
+# Published classifiers whose names differ from those of the backbones here, or end in a head.
+BACKBONE_LAYOUTS = (TORCHVISION_RESNET, *SWIN_LAYOUTS)
 
 
 @dataclass
@@ -38,8 +42,8 @@ class RecognisedWeights:
 def recognise(contents: CheckpointContents, model_names: Iterable[str]) -> RecognisedWeights:
     """Find the reading of a checkpoint that fits the model best.
 
-    Tried are the names as they stand, the official layouts of the projects, torchvision and timm
-    ResNet names, Caffe2 names, and matching by endings.
+    Tried are the names as they stand, the official layouts of the projects, published ResNets and
+    Swin Transformers, Caffe2 names, and matching by endings.
 
     Args:
         contents: a file that was read.
@@ -79,15 +83,18 @@ def _by_endings(
 ) -> list[RecognisedWeights]:
     """Readings of files that hold a part of the model, most often a backbone."""
     readings = []
+    weights = contents.weights
+    layout = next((known for known in BACKBONE_LAYOUTS if known.recognises(weights)), None)
+    ignored = tuple(name for name in weights if layout and layout.is_ignored(name))
+    if layout:
+        renamed = layout.convert(weights)
+        readings.append(_by_ending(layout.name, renamed, names, must_fit=False))
     if contents.wants_matching or not anything_fits:
-        source = _plain_source(contents)
+        used = {name: value for name, value in weights.items() if name not in ignored}
         must_fit = contents.wants_matching
-        readings.append(_by_ending(source, contents.weights, names, must_fit=must_fit))
-    if TORCHVISION_RESNET.recognises(contents.weights):
-        renamed = _by_layout(contents.weights, TORCHVISION_RESNET)
-        reading = _by_ending(renamed.source, renamed.weights, names, must_fit=False)
-        reading.ignored = renamed.ignored
-        readings.append(reading)
+        readings.append(_by_ending(_plain_source(contents), used, names, must_fit=must_fit))
+    for reading in readings:
+        reading.ignored = ignored
     return readings
 
 

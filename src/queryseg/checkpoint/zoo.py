@@ -10,6 +10,7 @@ ZOO_PREFIX = "zoo://"
 
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"
 _TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
+_SWIN = "https://github.com/SwinTransformer/storage/releases/download/v1.0.0/"
 _COCO_SEGMENTATION = _DETECTRON2 + "COCO-InstanceSegmentation/"
 
 # What several methods start from. The files of a method are listed in its `convert.RELEASES`.
@@ -19,6 +20,11 @@ SHARED_RELEASES = {
     "resnet101-msra": _DETECTRON2 + "ImageNetPretrained/MSRA/R-101.pkl",
     "resnet101-torchvision": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
     "resnet50d-timm": _TIMM + "resnet50d_ra2-464e36ba.pth",
+    "swin_tiny": _SWIN + "swin_tiny_patch4_window7_224.pth",
+    "swin_small": _SWIN + "swin_small_patch4_window7_224.pth",
+    "swin_base-22k": _SWIN + "swin_base_patch4_window7_224_22k.pth",
+    "swin_large-22k": _SWIN + "swin_large_patch4_window7_224_22k.pth",
+    "swin_large-384-22k": _SWIN + "swin_large_patch4_window12_384_22k.pth",
     "mask_rcnn_R_50_FPN_1x": _COCO_SEGMENTATION
     + "mask_rcnn_R_50_FPN_1x/137260431/model_final_a54504.pkl",
     "mask_rcnn_R_50_FPN_3x": _COCO_SEGMENTATION
