@@ -3,7 +3,7 @@
 from queryseg.layers.attention import MultiheadAttention
 from queryseg.layers.mlp import MLP
 from queryseg.layers.sine_boxes import sine_box_encoding
-from queryseg.layers.sine_position import sine_position_encoding
+from queryseg.layers.sine_position import sine_code, sine_position_encoding
 from queryseg.layers.transformer_blocks import (
     Activation,
     CrossAttentionBlock,
@@ -19,5 +19,6 @@ __all__ = [
     "MultiheadAttention",
     "SelfAttentionBlock",
     "sine_box_encoding",
+    "sine_code",
     "sine_position_encoding",
 ]

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from queryseg.layers.sine_position import sine_code
+
 
 def sine_box_encoding(
     boxes_norm: Tensor, *, embed_dim: int = 512, temperature: float = 10000.0
@@ -33,8 +35,5 @@ def sine_box_encoding(
         raise ValueError(f"embed_dim {embed_dim} is not a multiple of {2 * count}")
     if boxes_norm.dtype in (torch.float16, torch.bfloat16):
         boxes_norm = boxes_norm.float()
-    width = embed_dim // count
-    steps = torch.arange(0, width, 2, device=boxes_norm.device, dtype=boxes_norm.dtype)
-    frequencies = temperature ** -(steps / width)
-    waves = (boxes_norm * (2 * math.pi))[..., None] * frequencies
-    return torch.stack((waves.sin(), waves.cos()), dim=-1).flatten(-3)
+    code = sine_code(boxes_norm * (2 * math.pi), dim=embed_dim // count, temperature=temperature)
+    return code.flatten(-2)

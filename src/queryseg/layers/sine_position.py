@@ -1,9 +1,28 @@
-"""Sinusoidal positions of the pixels of a (padded) feature map."""
+"""Sinusoidal codes of numbers, and of the pixels of a (padded) feature map."""
 
 import math
 
 import torch
 from torch import Tensor
+
+
+def sine_code(values: Tensor, *, dim: int, temperature: float = 10000.0) -> Tensor:
+    """Sines (even channels) and cosines (odd) of numbers at `dim` / 2 frequencies.
+
+    Args:
+        values: (...) float, in radians of the highest frequency.
+        dim: channels of one number, even.
+        temperature: ratio between the longest and the shortest wave length, nearly.
+
+    Returns:
+        (..., dim).
+
+    >>> sine_code(torch.tensor([math.pi / 2]), dim=2).round(decimals=3) + 0.0
+    tensor([[1., 0.]])
+    """
+    exponents = torch.arange(0, dim, 2, device=values.device, dtype=values.dtype) / dim
+    wave = values[..., None] * temperature**-exponents
+    return torch.stack((wave.sin(), wave.cos()), dim=-1).flatten(-2)
 
 
 def sine_position_encoding(
@@ -43,8 +62,7 @@ def sine_position_encoding(
     rows, columns = real.cumsum(1), real.cumsum(2)
     rows = (rows + offset) / (rows[:, -1:, :] + eps) * (2 * math.pi)
     columns = (columns + offset) / (columns[:, :, -1:] + eps) * (2 * math.pi)
-    exponents = torch.arange(0, embed_dim // 2, 2, device=real.device) / (embed_dim // 2)
-    frequencies = temperature**-exponents
-    waves = [axis[..., None] * frequencies for axis in (rows, columns)]
-    halves = [torch.stack((wave.sin(), wave.cos()), dim=-1).flatten(-2) for wave in waves]
+    halves = [
+        sine_code(axis, dim=embed_dim // 2, temperature=temperature) for axis in (rows, columns)
+    ]
     return torch.cat(halves, dim=-1).permute(0, 3, 1, 2)
