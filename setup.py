@@ -182,7 +182,11 @@ def extension(plan: Plan) -> Any:
     return make(
         name="queryseg._C",
         sources=[str(source.relative_to(HERE)) for source in sources],
-        depends=[str(header.relative_to(HERE)) for header in HERE.glob("csrc/**/*.h")],
+        depends=[
+            str(header.relative_to(HERE))
+            for ending in ("h", "cuh")
+            for header in sorted(HERE.glob(f"csrc/**/*.{ending}"))
+        ],
         include_dirs=[str(HERE / "csrc")],
         extra_compile_args=flags,
         py_limited_api=True,

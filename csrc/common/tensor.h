@@ -11,10 +11,32 @@
 #include <string>
 #include <vector>
 
+#include "common/value_type.h"
+
 namespace queryseg {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+inline ValueType value_type(const Tensor& values) {
+  switch (values.scalar_type()) {
+    case ScalarType::Float:
+      return ValueType::kFloat;
+    case ScalarType::Double:
+      return ValueType::kDouble;
+    case ScalarType::Half:
+      return ValueType::kHalf;
+    case ScalarType::BFloat16:
+      return ValueType::kBFloat16;
+    default:
+      STD_TORCH_CHECK(false, "values must be float32, float64, float16 or bfloat16");
+  }
+}
+
+// The type that values are accumulated in, and that locations and weights are given in.
+inline ScalarType compute_type(const Tensor& values) {
+  return values.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
 
 // "(2, 300, 8)", for messages.
 inline std::string shape_text(const Tensor& tensor) {

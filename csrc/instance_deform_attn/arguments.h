@@ -44,10 +44,6 @@ struct InstanceTensors {
     }
   }
 
-  static ScalarType compute_type(const Tensor& feats) {
-    return feats.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  }
-
   InstanceInputs inputs() const {
     return {shape,
             mask_feats.scalar_type() == ScalarType::Double,

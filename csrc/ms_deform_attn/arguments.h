@@ -9,25 +9,6 @@
 
 namespace queryseg {
 
-inline ValueType value_type(const Tensor& value) {
-  switch (value.scalar_type()) {
-    case ScalarType::Float:
-      return ValueType::kFloat;
-    case ScalarType::Double:
-      return ValueType::kDouble;
-    case ScalarType::Half:
-      return ValueType::kHalf;
-    case ScalarType::BFloat16:
-      return ValueType::kBFloat16;
-    default:
-      STD_TORCH_CHECK(false, "value must be float32, float64, float16 or bfloat16");
-  }
-}
-
-inline ScalarType compute_type(const Tensor& value) {
-  return value.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 inline std::vector<Level> levels_of(const std::vector<int64_t>& spatial_shapes, int64_t tokens) {
   STD_TORCH_CHECK(!spatial_shapes.empty() && spatial_shapes.size() % 2 == 0,
                   "spatial_shapes must hold (height, width) of at least one level");

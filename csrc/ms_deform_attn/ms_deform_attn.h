@@ -10,9 +10,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace queryseg {
+#include "common/value_type.h"
 
-enum class ValueType { kFloat, kDouble, kHalf, kBFloat16 };
+namespace queryseg {
 
 struct Level {
   int64_t start;  // first token of the level

@@ -10,25 +10,6 @@
 namespace queryseg {
 namespace quadtree {
 
-inline Number number_type(const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float:
-      return Number::kFloat;
-    case ScalarType::Double:
-      return Number::kDouble;
-    case ScalarType::Half:
-      return Number::kHalf;
-    case ScalarType::BFloat16:
-      return Number::kBFloat16;
-    default:
-      STD_TORCH_CHECK(false, "values must be float32, float64, float16 or bfloat16");
-  }
-}
-
-inline ScalarType window_type(const Tensor& values) {
-  return values.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 // The tensors that say where the nodes lie, contiguous and checked against each other.
 struct NodeTensors {
   Tensor windows, bins, index, level;
@@ -47,7 +28,7 @@ struct NodeTensors {
     check_shape(bins, "bins", {windows.size(0), windows.size(1), 4});
     STD_TORCH_CHECK(level.dim() == 1, "node_level must have shape (T,), got ", shape_text(level));
     check_shape(index, "node_index", {level.size(0), 3});
-    STD_TORCH_CHECK(windows.scalar_type() == window_type(values),
+    STD_TORCH_CHECK(windows.scalar_type() == compute_type(values),
                     "windows must be float64 with float64 values, else float32");
     check_same_device(windows, "windows", values, "the values");
     for (const Tensor* tensor : {&bins, &index, &level}) {
@@ -73,7 +54,6 @@ inline void check_map_size(int64_t height, int64_t width) {
 }
 
 inline GatherShape forward_shape(const std::vector<Tensor>& features, const NodeTensors& nodes) {
-  STD_TORCH_CHECK(!features.empty(), "at least one feature map is needed");
   const Tensor& first = features[0];
   STD_TORCH_CHECK(first.dim() == 4, "features must have shape (B, H, W, C), got ",
                   shape_text(first));

@@ -11,10 +11,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/value_type.h"
+
 namespace queryseg {
 namespace quadtree {
-
-enum class Number { kFloat, kDouble, kHalf, kBFloat16 };
 
 struct MapSize {
   int64_t height;
@@ -41,7 +41,7 @@ struct NodeInputs {
 
 struct ForwardArgs {
   GatherShape shape;
-  Number type;
+  ValueType type;
   NodeInputs nodes;
   std::vector<const void*> maps;  // each (B, H, W, C)
   void* output;                   // (T, C)
@@ -49,7 +49,7 @@ struct ForwardArgs {
 
 struct BackwardArgs {
   GatherShape shape;
-  Number type;  // of grad_output
+  ValueType type;  // of grad_output
   NodeInputs nodes;
   const void* grad_output;       // (T, C)
   std::vector<void*> grad_maps;  // each (B, H, W, C), compute type, zero-filled

@@ -216,26 +216,26 @@ void backward_channels(const BackwardArgs& args, int64_t first, int64_t last) {
 
 void forward(const ForwardArgs& args, int64_t first, int64_t last) {
   switch (args.type) {
-    case Number::kFloat:
+    case ValueType::kFloat:
       return forward_nodes<float, float>(args, first, last);
-    case Number::kDouble:
+    case ValueType::kDouble:
       return forward_nodes<double, double>(args, first, last);
-    case Number::kHalf:
+    case ValueType::kHalf:
       return forward_nodes<half_t, float>(args, first, last);
-    case Number::kBFloat16:
+    case ValueType::kBFloat16:
       return forward_nodes<bfloat16_t, float>(args, first, last);
   }
 }
 
 void backward(const BackwardArgs& args, int64_t first, int64_t last) {
   switch (args.type) {
-    case Number::kFloat:
+    case ValueType::kFloat:
       return backward_channels<float, float>(args, first, last);
-    case Number::kDouble:
+    case ValueType::kDouble:
       return backward_channels<double, double>(args, first, last);
-    case Number::kHalf:
+    case ValueType::kHalf:
       return backward_channels<half_t, float>(args, first, last);
-    case Number::kBFloat16:
+    case ValueType::kBFloat16:
       return backward_channels<bfloat16_t, float>(args, first, last);
   }
 }

@@ -11,7 +11,6 @@ namespace {
 using quadtree::BackwardArgs;
 using quadtree::ForwardArgs;
 using quadtree::GatherShape;
-using quadtree::Number;
 
 static_assert(kMostMapsOnCuda == device::kMaxMaps);
 static_assert(sizeof(device::int64) == sizeof(int64_t));
@@ -78,11 +77,11 @@ cudaError_t choose_kernel(const Launch& launch, bool wide) {
 template <typename Launch>
 cudaError_t dispatch(const Launch& launch, bool wide) {
   switch (launch.args.type) {
-    case Number::kFloat:
+    case ValueType::kFloat:
       return choose_kernel<float, float>(launch, wide);
-    case Number::kDouble:
+    case ValueType::kDouble:
       return choose_kernel<double, double>(launch, wide);
-    case Number::kHalf:
+    case ValueType::kHalf:
       return choose_kernel<half_t, float>(launch, wide);
     default:
       return choose_kernel<bfloat16_t, float>(launch, wide);
