@@ -7,6 +7,9 @@ from functools import cached_property
 from string import Formatter
 from typing import Any
 
+Covers = str | tuple[str, ...]
+"""One or several prefixes of parameter names; the empty one stands for all names."""
+
 
 @dataclass(frozen=True)
 class NamePattern:
@@ -60,8 +63,8 @@ class Layout:
             directions. Both sides carry the same placeholders, and both are whole names or both
             are prefixes (ending in ".", or empty).
         ignored: patterns of official names that our model has no use for (aliases, constants).
-        covers: prefix of the part of our model that such a file fills; "" is the whole model. A
-            method that builds on another one's detector names the detector here.
+        covers: prefix, or prefixes, of the part of our model that such a file fills; "" is the
+            whole model. A method that builds on another one's detector names the detector here.
 
     Raises:
         ValueError: the two sides of a rule do not fit together.
@@ -80,7 +83,7 @@ class Layout:
     signature: tuple[str, ...]
     rules: tuple[tuple[str, str], ...]
     ignored: tuple[str, ...] = ()
-    covers: str = ""
+    covers: Covers = ""
 
     def __post_init__(self) -> None:
         for official, ours in self._patterns:

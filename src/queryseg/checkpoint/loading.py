@@ -108,7 +108,7 @@ def _build_report(
 
 
 def _misfit_message(model: nn.Module, contents: CheckpointContents, report: LoadReport) -> str:
-    part = f"the {report.covers.rstrip('.')} of " if report.covers else ""
+    part = f"the {report.part} of " if report.covers else ""
     modules = sorted({name.partition(".")[0] for name in contents.weights})
     shown = ", ".join(modules[:6]) + (", ..." if len(modules) > 6 else "")
     cure = "Use the config that this file was made with"

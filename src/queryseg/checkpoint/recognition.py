@@ -8,7 +8,7 @@ from torch import Tensor
 
 from queryseg.checkpoint.contents import CheckpointContents
 from queryseg.checkpoint.errors import CheckpointError
-from queryseg.checkpoint.layout import Layout
+from queryseg.checkpoint.layout import Covers, Layout
 from queryseg.checkpoint.name_matching import common_prefix, match_by_ending
 from queryseg.checkpoint.registry import find_layout
 from queryseg.checkpoint.resnet_layout import TORCHVISION_RESNET
@@ -25,13 +25,13 @@ class RecognisedWeights:
     Attributes:
         source: what the file is, for the report.
         weights: model name -> tensor; entries without a place keep the name of the file.
-        covers: prefix of the part of the model that such a file is meant to fill; "" is all of it.
+        covers: prefixes of the part of the model that such a file fills; "" is all of it.
         ignored: names in the file that are dropped on purpose.
     """
 
     source: str
     weights: dict[str, Tensor]
-    covers: str = ""
+    covers: Covers = ""
     ignored: tuple[str, ...] = ()
 
     def matches(self, model_names: set[str]) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from queryseg.checkpoint.class_head import ClassHead, Reshaped
+from queryseg.checkpoint.layout import Covers
 from queryseg.checkpoint.name_matching import compact
 
 # A model counts as loaded when this share of its parameters came from the file (both of the
@@ -30,7 +31,7 @@ class LoadReport:
 
     path: str
     source: str
-    covers: str
+    covers: Covers
     matched: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -44,6 +45,12 @@ class LoadReport:
     def entries_expected(self) -> int:
         """Number of entries of the model that the file should fill."""
         return len(self.matched) + len(self.missing) + len(self.reshaped)
+
+    @property
+    def part(self) -> str:
+        """What `covers` stands for, in words."""
+        prefixes = (self.covers,) if isinstance(self.covers, str) else self.covers
+        return " and ".join(prefix.rstrip(".") for prefix in prefixes)
 
     @property
     def share(self) -> float:
@@ -71,7 +78,7 @@ class LoadReport:
         return {
             "path": self.path,
             "source": self.source,
-            "covers": self.covers or "whole model",
+            "covers": self.part if self.covers else "whole model",
             "share": self.share,
             "matched": len(self.matched),
             "missing": list(self.missing),
@@ -84,7 +91,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         """The report as a few aligned lines; lines without content are left out."""
-        part = f", judged on {self.covers.rstrip('.')}" if self.covers else ""
+        part = f", judged on {self.part}" if self.covers else ""
         matched = (
             f"{len(self.matched)} of {self.entries_expected} entries, "
             f"{self.values_matched / 1e6:.2f} of {self.values_expected / 1e6:.2f} M values "

@@ -190,6 +190,35 @@ class RandomColourJitter(T.Augmentation):
         )
 
 
+def multi_scale(
+    short_edge_length: Sequence[int],
+    max_size: int = 1333,
+    sample_style: str = "choice",
+    crop: bool = False,
+    crop_short_edges: Sequence[int] = (400, 500, 600),
+    crop_size: Sequence[int] = (384, 600),
+) -> T.AugmentationList:
+    """Flip, then resize to a random scale; with `crop`, half of the images as DETR crops them.
+
+    Those are resized, cut to a random window and resized once more.
+
+    Args:
+        short_edge_length: the scales to choose from, or the first and last of a range.
+        max_size: longest side.
+        sample_style: "choice" or "range" (of whole numbers).
+        crop: whether half of the images are cropped.
+        crop_short_edges: scales before the crop.
+        crop_size: least and largest side of the window.
+    """
+    resize = T.ResizeShortestEdge(list(short_edge_length), max_size, sample_style)
+    flip = T.RandomFlip()
+    if not crop:
+        return T.AugmentationList([flip, resize])
+    before = T.ResizeShortestEdge(list(crop_short_edges), max_size, "choice")
+    window = T.RandomCrop("absolute_range", tuple(crop_size))
+    return T.AugmentationList([flip, RandomChoice([resize], [before, window, resize])])
+
+
 def large_scale_jitter(
     image_size: int = 1024, min_scale: float = 0.1, max_scale: float = 2.0, pad: bool = True
 ) -> T.AugmentationList:

@@ -116,7 +116,7 @@ class ParityReport:
         self.by_value(name, ours, np.inf, role="diagnostic")
 
     def mask_bits(self, name: str, ours: np.ndarray, *, dump: Any = None) -> None:
-        """Masks packed into bits, one a row, by their intersection over union."""
+        """Masks packed into bits, (n, ...), by the intersection over union of each."""
         if name not in self.golden:
             return
         ours = self._store(name, ours, dump)
@@ -124,7 +124,7 @@ class ParityReport:
         if ours.shape != golden.shape:
             self._add(name, "iou", "output", None, None, 1 - MIN_MASK_IOU)
             return
-        a, b = np.unpackbits(ours, axis=-1) > 0, np.unpackbits(golden, axis=-1) > 0
+        a, b = (np.unpackbits(bits.reshape(len(bits), -1), axis=-1) > 0 for bits in (ours, golden))
         union = (a | b).sum(-1)
         iou = np.where(union > 0, (a & b).sum(-1) / np.maximum(union, 1), 1.0)
         rel_l2 = _measures(a.astype(float) - b.astype(float), b)[1]

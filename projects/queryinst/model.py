@@ -1,0 +1,220 @@
+"""QueryInst: instances as queries (Fang et al., ICCV 2021)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor, nn
+
+from queryseg.matching import Assignment
+from queryseg.postprocess import paste_masks, top_classes
+from queryseg.projects.queryinst.boxes import sides_of_images
+from queryseg.projects.queryinst.criterion import QueryInstCriterion
+from queryseg.projects.queryinst.decoder import QueryInstDecoder
+from queryseg.projects.queryinst.mask_branch import MaskBranch
+from queryseg.projects.queryinst.stage import StagePrediction
+from queryseg.projects.queryinst.targets import InstanceTargets
+
+Features = Sequence[Tensor]
+
+
+class QueryInst(nn.Module):
+    """Backbone, query stages that detect, and a mask head beside each stage.
+
+    Args:
+        backbone: image (B, 3, H, W) to a dict of pyramid levels, finest first.
+        decoder: detects with a fixed set of queries in several stages.
+        mask_branch: the mask heads.
+        criterion: matching and losses.
+        num_classes: K.
+        pixel_mean: mean of each channel, 0 to 255, in the order of the input.
+        pixel_std: standard deviation of each channel.
+        size_divisibility: images are padded at the right and bottom to multiples of this.
+        max_detections: instances per image.
+        clip_boxes: cut the returned boxes at the border of the image. Masks are pasted before. The
+            release returns boxes as they were predicted.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        decoder: QueryInstDecoder,
+        mask_branch: MaskBranch,
+        criterion: QueryInstCriterion,
+        num_classes: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        size_divisibility: int = 32,
+        max_detections: int = 100,
+        clip_boxes: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = decoder
+        self.mask_branch = mask_branch
+        self.criterion = criterion
+        self.num_classes = num_classes
+        self.size_divisibility = size_divisibility
+        self.max_detections = max_detections
+        self.clip_boxes = clip_boxes
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Train on or segment a batch.
+
+        Args:
+            batched_inputs: one dict an image: "image" (3, h, w) uint8; in training "instances"
+                with `gt_boxes`, `gt_classes` and `gt_masks` (bit masks); in evaluation "height" and
+                "width" of the output, by default those of the image.
+
+        Returns:
+            In training the weighted losses by name; in evaluation one dict an image: "instances"
+            by falling score, with `pred_boxes` (they may leave the image), `scores`,
+            `pred_classes`, bool `pred_masks` and `query_idx`.
+        """
+        if not self.training:
+            return self.segment(batched_inputs)
+        images = self.preprocess(batched_inputs)
+        features = self.features(images)
+        predictions = self.decoder(features, images.image_sizes)
+        targets = self.targets(batched_inputs)
+        matched = self.criterion.match(predictions, targets)
+        mask_logits = self.matched_masks(features, predictions, matched, targets)
+        return self.criterion(predictions, mask_logits, matched, targets)
+
+    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalise the images and pad them to one size, channels last in memory."""
+        images = [
+            (x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs
+        ]
+        padded = ImageList.from_tensors(images, self.size_divisibility)
+        tensor = padded.tensor.contiguous(memory_format=torch.channels_last)
+        return ImageList(tensor, padded.image_sizes)
+
+    def features(self, images: ImageList) -> list[Tensor]:
+        """Levels of the pyramid, finest first, channels last in memory as the heads read them."""
+        pyramid = self.backbone(images.tensor).values()
+        return [level.contiguous(memory_format=torch.channels_last) for level in pyramid]
+
+    def targets(self, batched_inputs: list[dict[str, Any]]) -> InstanceTargets:
+        """Ground truth of the batch."""
+        instances = [x["instances"] for x in batched_inputs]
+        return InstanceTargets.with_masks(instances, self.device, self.size_divisibility)
+
+    def matched_masks(
+        self,
+        features: Features,
+        predictions: Sequence[StagePrediction],
+        matched: Sequence[Assignment],
+        targets: InstanceTargets,
+    ) -> dict[int, Tensor]:
+        """Mask logits of the matched queries of every stage that has a mask head.
+
+        Returns:
+            stage -> (P, h, w) for the class of the matched instance.
+        """
+        logits = {}
+        for stage in self.mask_branch.trained_stages:
+            assignment, boxes = matched[stage], predictions[stage].boxes_xyxy_abs
+            slots = assignment.image_idx, assignment.src_idx
+            queries = [x.mask_queries[slots] for x in predictions[: stage + 1]]
+            logits[stage] = self.mask_branch(
+                stage,
+                features,
+                boxes[slots],
+                assignment.image_idx,
+                queries,
+                targets.labels[assignment.tgt_idx],
+            )
+        return logits
+
+    def segment(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Instances of each image at its output size.
+
+        Images that are padded to different sizes run one group after the other: as nothing masks
+        the padding, an image would depend on what it shares a batch with.
+        """
+        sizes = [self.padded_size(inputs) for inputs in batched_inputs]
+        results: dict[int, dict[str, Any]] = {}
+        for size in dict.fromkeys(sizes):
+            members = [index for index, own in enumerate(sizes) if own == size]
+            together = self.segment_group([batched_inputs[index] for index in members])
+            results.update(zip(members, together))
+        return [results[index] for index in range(len(batched_inputs))]
+
+    def padded_size(self, inputs: dict[str, Any]) -> tuple[int, int]:
+        """Size that an image has when it is padded by itself."""
+        height, width = inputs["image"].shape[-2:]
+        step = self.size_divisibility
+        return height + -height % step, width + -width % step
+
+    def segment_group(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Instances of images that share one padded size."""
+        images = self.preprocess(batched_inputs)
+        features = self.features(images)
+        predictions = self.decoder(features, images.image_sizes)
+        results = []
+        for index, (inputs, image_size) in enumerate(zip(batched_inputs, images.image_sizes)):
+            output_size = (inputs.get("height", image_size[0]), inputs.get("width", image_size[1]))
+            instances = self.instances_of_image(
+                features, predictions, index, image_size=image_size, output_size=output_size
+            )
+            results.append({"instances": instances})
+        return results
+
+    def instances_of_image(
+        self,
+        features: Features,
+        predictions: Sequence[StagePrediction],
+        index: int,
+        *,
+        image_size: tuple[int, int],
+        output_size: tuple[int, int],
+    ) -> Instances:
+        """Score, select and segment the predictions of one image (section 4.2, inference).
+
+        Only the last stage's mask head runs, on queries that are among the best; a query may
+        be there with several classes, each with its own mask.
+
+        Args:
+            features: levels of the batch.
+            predictions: of every stage.
+            index: number of the image in the batch.
+            image_size: its (height, width) without padding.
+            output_size: (height, width) of the masks to return.
+        """
+        boxes_xyxy_abs = predictions[-1].boxes_xyxy_abs[index]
+        class_probs = predictions[-1].class_logits[index].to(boxes_xyxy_abs.dtype).sigmoid()
+        scores, classes, query_idx = top_classes(class_probs, self.max_detections)
+        kept, place = query_idx.unique(return_inverse=True)
+        mask_logits = self.mask_branch(
+            len(predictions) - 1,
+            features,
+            boxes_xyxy_abs[kept],
+            torch.full_like(kept, index),
+            [x.mask_queries[index, kept] for x in predictions],
+            classes,
+            place,
+        )
+        image_sides, output_sides = sides_of_images([image_size, output_size], boxes_xyxy_abs)
+        boxes_xyxy_abs = boxes_xyxy_abs[query_idx] * (output_sides / image_sides)
+        mask_probs = mask_logits.to(boxes_xyxy_abs.dtype).sigmoid()
+        pred_boxes = Boxes(boxes_xyxy_abs)
+        if self.clip_boxes:
+            pred_boxes.clip(output_size)
+        return Instances(
+            output_size,
+            pred_boxes=pred_boxes,
+            scores=scores,
+            pred_classes=classes,
+            pred_masks=paste_masks(mask_probs, boxes_xyxy_abs, output_size),
+            query_idx=query_idx,
+        )
