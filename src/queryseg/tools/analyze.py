@@ -1,4 +1,8 @@
-"""`python -m queryseg.tools.analyze`: parameters and FLOPs of a model, part by part."""
+"""`python -m queryseg.tools.analyze`: parameters and FLOPs of a model, part by part.
+
+A method may add a table of its own: `queryseg.projects.<method>.analysis` gives the name of an
+option as `OPTION` and its `HELP`, the table `as_text()`, and the same `as_data()` for JSON.
+"""
 
 import argparse
 import json
@@ -12,6 +16,7 @@ from tabulate import tabulate
 from torch import nn
 
 from queryseg.engine import apply_overrides, load_config
+from queryseg.project_modules import project_modules
 from queryseg.tools.benchmark import parse_size
 from queryseg.tools.console import run_tool, say
 from queryseg.tools.flop_counter import count_flops
@@ -43,7 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m queryseg.tools.analyze",
         description="Count trainable parameters and multiply-adds (the FLOPs of the papers).",
     )
-    parser.add_argument("--config-file", required=True, help="config file, or an installed one")
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument("--config-file", help="config file, or an installed one")
+    for table in project_modules("analysis"):
+        subject.add_argument(
+            f"--{table.OPTION}", dest="table", action="store_const", const=table, help=table.HELP
+        )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--size", default="640x832", help="HEIGHTxWIDTH of the input (640x832)")
     size.add_argument(
@@ -61,6 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = build_parser().parse_intermixed_args(argv)
+    if args.table is not None:
+        say(json.dumps(args.table.as_data()) if args.json else args.table.as_text())
+        return 0
     model = instantiate(apply_overrides(load_config(args.config_file), args.opts).model)
     if args.stride8_tokens is None:
         flops = flops_at(model, parse_size(args.size))

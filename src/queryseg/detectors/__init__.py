@@ -1,0 +1,5 @@
+"""DETR-like detectors that other methods build on, and the contract between the two."""
+
+from queryseg.detectors.contract import Detected, Detector
+
+__all__ = ["Detected", "Detector"]
