@@ -10,6 +10,7 @@ from torchvision.ops import DeformConv2d
 
 from queryseg.deformable_detr import DeformableAttention
 from queryseg.engine import apply_overrides, load_config
+from queryseg.layers import MultiheadAttention
 from queryseg.tools.analyze import flops_at_tokens, main, model_parts
 from queryseg.tools.flop_counter import count_flops
 
@@ -32,6 +33,13 @@ def test_deformable_attention_counts_four_reads_and_one_weight_a_value() -> None
     counts = count_flops(model, lambda: model(query, reference, value, [(4, 4), (2, 2)]))
     linear = 5 * 16 * (24 + 12) + 20 * 16 * 16 + 5 * 16 * 16
     assert counts[""] == linear + 5 * 2 * 2 * 3 * 8 * 5
+
+
+def test_attention_counts_the_scores_of_all_pairs_and_the_weighted_sums() -> None:
+    model = MultiheadAttention(embed_dim=16, num_heads=2)
+    query, memory = torch.zeros(1, 5, 16), torch.zeros(1, 7, 16)
+    counts = count_flops(model, lambda: model(query, memory, memory))
+    assert counts[""] == 2 * 5 * 16 * 16 + 2 * 7 * 16 * 16 + 2 * 5 * 7 * 16
 
 
 def test_deformable_convolution_counts_its_taps_and_reads() -> None:

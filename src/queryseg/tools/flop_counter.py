@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import queryseg.ops  # noqa: F401  (registers our operators)
 
@@ -47,9 +47,17 @@ def deform_conv2d_flops(
     return 2 * places * taps * (BILINEAR * x[1] + out_channels * in_channels)
 
 
+def attention_flops(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """Scores of all pairs and the weighted sums; torch's counter leaves out the CPU's kernel."""
+    return sdpa_flop_count(query, key, value)
+
+
 FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.queryseg.ms_deform_attn: ms_deform_attn_flops,
     torch.ops.torchvision.deform_conv2d: deform_conv2d_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
 }
 
 
