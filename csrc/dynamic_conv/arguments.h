@@ -87,8 +87,8 @@ struct Arguments {
     STD_TORCH_CHECK(norm_in_weight.dim() == 1, "norm_in_weight must have shape (d,), got ",
                     shape_text(norm_in_weight));
     const bool as_map = features.dim() == 4;
-    const Shape shape{features.size(0), as_map ? features.size(2) * features.size(3)
-                                               : features.size(1),
+    const Shape shape{features.size(0),
+                      as_map ? features.size(2) * features.size(3) : features.size(1),
                       features.size(as_map ? 1 : 2), norm_in_weight.size(0), as_map};
     constexpr int64_t kMost = int64_t{1} << 24;
     STD_TORCH_CHECK(shape.channels > 0 && shape.inner > 0 && shape.channels < kMost &&

@@ -37,10 +37,12 @@ Tensor forward_cpu(const Tensor& features, const Tensor& dynamic_weights,
   return output;
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward_cpu(
-    const Tensor& grad_output, const Tensor& features, const Tensor& dynamic_weights,
-    const Tensor& norm_in_weight, const Tensor& norm_in_bias, const Tensor& norm_out_weight,
-    const Tensor& norm_out_bias, double eps) {
+std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const Tensor& features,
+                                                const Tensor& dynamic_weights,
+                                                const Tensor& norm_in_weight,
+                                                const Tensor& norm_in_bias,
+                                                const Tensor& norm_out_weight,
+                                                const Tensor& norm_out_bias, double eps) {
   const Arguments arguments(features, dynamic_weights, norm_in_weight, norm_in_bias,
                             norm_out_weight, norm_out_bias, eps);
   arguments.check_grad_output(grad_output);
@@ -50,10 +52,9 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(
   Tensor grad_weights =
       torch::stable::new_empty(arguments.dynamic_weights, arguments.dynamic_weights.sizes());
   Tensor norm_shares = arguments.new_norm_shares();
-  const dynamic_conv::Backward call{arguments.inputs(), grads.const_data_ptr(),
-                                    grad_features.mutable_data_ptr(),
-                                    grad_weights.mutable_data_ptr(),
-                                    norm_shares.mutable_data_ptr()};
+  const dynamic_conv::Backward call{
+      arguments.inputs(), grads.const_data_ptr(), grad_features.mutable_data_ptr(),
+      grad_weights.mutable_data_ptr(), norm_shares.mutable_data_ptr()};
   const dynamic_conv::Kernels& kernels = QUERYSEG_SELECT(kDynamicConv);
   if (arguments.shape.positions == 0) {
     torch::stable::zero_(grad_weights);

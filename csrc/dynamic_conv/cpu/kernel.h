@@ -36,8 +36,14 @@ class InstanceReader {
             static_cast<const A*>(inputs_.norm_out_bias), shape_.channels, inputs_.eps};
   }
 
+  // To be called for an instance that exists.
+  void fetch(int64_t instance, Prefetch& prefetch) const {
+    prefetch.add(weights(instance), shape_.instance_weights());
+    prefetch.add(all_features(instance), shape_.instance_features());
+  }
+
   Factor<A> features(int64_t instance) const {
-    const T* from = static_cast<const T*>(inputs_.features) + instance * shape_.instance_features();
+    const T* from = all_features(instance);
     const A* start;
     if constexpr (std::is_same_v<T, A>) {
       start = from;
@@ -60,6 +66,9 @@ class InstanceReader {
  private:
   static bool in_place(bool whole) { return std::is_same_v<T, A> && whole; }
 
+  const T* all_features(int64_t instance) const {
+    return static_cast<const T*>(inputs_.features) + instance * shape_.instance_features();
+  }
   const T* weights(int64_t instance) const {
     return static_cast<const T*>(inputs_.dynamic_weights) + instance * shape_.instance_weights();
   }
@@ -82,14 +91,18 @@ void forward_instances(const Forward& call, int64_t first, int64_t last) {
     const Factor<A> features = reader.features(instance);
     const Rows<const A> w_in = reader.w_in(instance), w_out = reader.w_out(instance);
     T* output = static_cast<T*>(call.output) + instance * shape.instance_features();
+    Prefetch prefetch;
+    if (instance + 1 < last) {
+      reader.fetch(instance + 1, prefetch);
+    }
     for_row_blocks(shape.positions, [&](int64_t row, int64_t count) {
       T* to = output + row * shape.channels;
       const Rows<A> result = rows_for(to, shape.channels, output_memory.get());
-      multiply_block(features.from(row), count, w_in, shape.channels, hidden);
+      multiply_block(features.from(row), count, w_in, shape.channels, hidden, prefetch);
       for (int64_t i = 0; i < count; ++i) {
         norm_in.apply(hidden[i]);
       }
-      multiply_block(factor(hidden), count, w_out, shape.inner, result);
+      multiply_block(factor(hidden), count, w_out, shape.inner, result, prefetch);
       for (int64_t i = 0; i < count; ++i) {
         norm_out.apply(result[i]);
       }
@@ -120,7 +133,12 @@ class BackwardPass {
                           shape_.positions * reader_.channel_width()})),
         map_(shape_.instance_features()) {}
 
-  void run(int64_t instance) {
+  // The next instance is fetched meanwhile if it comes before `last`.
+  void run(int64_t instance, int64_t last) {
+    prefetch_ = {};
+    if (instance + 1 < last) {
+      fetch(instance + 1);
+    }
     const Factor<A> features = reader_.features(instance);
     const Rows<const A> w_in = reader_.w_in(instance), w_out = reader_.w_out(instance);
     T* grad_w_in = static_cast<T*>(call_.grad_weights) + instance * shape_.instance_weights();
@@ -133,7 +151,7 @@ class BackwardPass {
     by_weights(factor(hidden_).transposed(), shape_.inner, outer_, shape_.channels, grad_w_out);
     multiply(factor(outer_), shape_.positions,
              transpose_rows(w_out, shape_.inner, shape_.channels, reader_.inner_width()),
-             shape_.channels, grad_hidden_);
+             shape_.channels, grad_hidden_, prefetch_);
     for (int64_t row = 0; row < shape_.positions; ++row) {
       norm_in_.differentiate(standardised_[row], scales_[row], grad_hidden_[row]);
     }
@@ -144,17 +162,28 @@ class BackwardPass {
   }
 
  private:
+  void fetch(int64_t instance) {
+    reader_.fetch(instance, prefetch_);
+    const int64_t features = instance * shape_.instance_features();
+    prefetch_.add(static_cast<const T*>(call_.grad_output) + features, shape_.instance_features());
+    prefetch_.add(static_cast<T*>(call_.grad_weights) + instance * shape_.instance_weights(),
+                  shape_.instance_weights());
+    prefetch_.add(static_cast<T*>(call_.grad_features) + features, shape_.instance_features());
+  }
+
   // The forward pass again, and from the gradient of its result to that of the second product,
   // which `outer_` holds then.
   void to_outer_gradient(const Factor<A>& features, const Rows<const A>& w_in,
                          const Rows<const A>& w_out, const T* grad_output) {
     for_row_blocks(shape_.positions, [&](int64_t row, int64_t count) {
-      multiply_block(features.from(row), count, w_in, shape_.channels, standardised_.from(row));
+      multiply_block(features.from(row), count, w_in, shape_.channels, standardised_.from(row),
+                     prefetch_);
       for (int64_t i = row; i < row + count; ++i) {
         scales_[i] = norm_in_.standardise(standardised_[i]);
         norm_in_.activate_standardised(standardised_[i], hidden_[i]);
       }
-      multiply_block(factor(hidden_.from(row)), count, w_out, shape_.inner, outer_.from(row));
+      multiply_block(factor(hidden_.from(row)), count, w_out, shape_.inner, outer_.from(row),
+                     prefetch_);
       for (int64_t i = row; i < row + count; ++i) {
         const A scale = norm_out_.standardise(outer_[i]);
         norm_out_.differentiate(outer_[i], scale, grad_output + i * shape_.channels);
@@ -166,7 +195,7 @@ class BackwardPass {
   void by_weights(const Factor<A>& left, int64_t rows, const Rows<A>& grad, int64_t columns,
                   T* to) {
     const Rows<A> result = rows_for(to, columns, result_.get());
-    multiply(left, rows, Rows<const A>{grad.start, grad.step}, shape_.positions, result);
+    multiply(left, rows, Rows<const A>{grad.start, grad.step}, shape_.positions, result, prefetch_);
     write_rows(result, rows, columns, to);
   }
 
@@ -176,16 +205,16 @@ class BackwardPass {
         transpose_rows(w_in, shape_.channels, shape_.inner, reader_.channel_width());
     if (!shape_.as_map) {
       const Rows<A> result = rows_for(to, shape_.channels, result_.get());
-      multiply(factor(standardised_), shape_.positions, right, shape_.inner, result);
+      multiply(factor(standardised_), shape_.positions, right, shape_.inner, result, prefetch_);
       write_rows(result, shape_.positions, shape_.channels, to);
       return;
     }
     const Rows<A> result{result_.get(), reader_.channel_width()};
-    multiply(factor(standardised_), shape_.positions, right, shape_.inner, result);
+    multiply(factor(standardised_), shape_.positions, right, shape_.inner, result, prefetch_);
     A* map = rows_on_map(to);
     transpose(result.start, result.step, shape_.positions, shape_.channels, map, shape_.positions);
     if (static_cast<void*>(map) != to) {
-      narrow(map, shape_.instance_features(), to);
+      narrow_all(map, shape_.instance_features(), to);
     }
   }
 
@@ -216,6 +245,7 @@ class BackwardPass {
   Rows<A> grad_hidden_;   // (T, d)
   Rows<A> outer_;         // (T, C)
   A* scales_;             // (T,) of the first norm
+  Prefetch prefetch_;
   Scratch<A> transposed_, result_, map_;
 };
 
@@ -223,7 +253,7 @@ template <typename T, typename A>
 void backward_instances(const Backward& call, int64_t first, int64_t last) {
   BackwardPass<T, A> pass(call);
   for (int64_t instance = first; instance < last; ++instance) {
-    pass.run(instance);
+    pass.run(instance, last);
   }
 }
 

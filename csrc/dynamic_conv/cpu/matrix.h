@@ -50,8 +50,13 @@ inline void widen(const T* from, int64_t count, A* to) {
 }
 
 template <typename T, typename A>
-inline void narrow(const A* from, int64_t count, T* to) {
-  for (int64_t i = 0; i < count; ++i) {
+inline void narrow_all(const A* from, int64_t count, T* to) {
+  constexpr int64_t kLanes = Vec<A>::kLanes;
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    narrow(Vec<A>::load(from + i), to + i);
+  }
+  for (; i < count; ++i) {
     to[i] = Rounding<T>::to(from[i]);
   }
 }
@@ -93,7 +98,7 @@ inline void write_rows(const Rows<A>& rows, int64_t count, int64_t columns, T* a
     return;
   }
   for (int64_t row = 0; row < count; ++row) {
-    narrow(rows[row], columns, array + row * columns);
+    narrow_all(rows[row], columns, array + row * columns);
   }
 }
 

@@ -12,6 +12,7 @@ class Norm {
   Norm(const A* weight, const A* bias, int64_t size, double eps)
       : size_(size),
         width_(whole_vectors<A>(size)),
+        share_(A(1) / static_cast<A>(size)),
         eps_(static_cast<A>(eps)),
         memory_(6 * width_),
         weight_(memory_.get()),
@@ -62,9 +63,8 @@ class Norm {
     if (i < size_) {
       through_weight(row, i, Vec<A>::load_some(grad + i, static_cast<int>(size_ - i)), sum, along);
     }
-    const A share = A(1) / static_cast<A>(size_);
-    const Vec<A> mean = Vec<A>::splat(-share * sum.sum());
-    const Vec<A> slope = Vec<A>::splat(-share * along.sum());
+    const Vec<A> mean = Vec<A>::splat(-share_ * sum.sum());
+    const Vec<A> slope = Vec<A>::splat(-share_ * along.sum());
     for (i = 0; i < width_; i += kLanes) {
       Vec<A> result = fma(mean, Vec<A>::load(inside_ + i), Vec<A>::load(grad_ + i));
       result = fma(slope, Vec<A>::load(row + i), result);
@@ -86,23 +86,36 @@ class Norm {
 
   // Takes the mean off the row; returns 1 / sqrt(variance + eps).
   A centre(A* row) const {
-    Vec<A> sum = Vec<A>::zero();
-    for (int64_t i = 0; i < width_; i += kLanes) {
-      sum = sum + Vec<A>::load(row + i);
-    }
-    const Vec<A> mean = Vec<A>::splat(-sum.sum() / static_cast<A>(size_));
-    Vec<A> squares = Vec<A>::zero();
-    for (int64_t i = 0; i < width_; i += kLanes) {
+    const A sum = sum_of([&](int64_t i) { return Vec<A>::load(row + i); });
+    const Vec<A> mean = Vec<A>::splat(-share_ * sum);
+    const A squares = sum_of([&](int64_t i) {
       const Vec<A> centred = fma(mean, Vec<A>::load(inside_ + i), Vec<A>::load(row + i));
-      squares = fma(centred, centred, squares);
       centred.store(row + i);
+      return centred * centred;
+    });
+    return A(1) / std::sqrt(share_ * squares + eps_);
+  }
+
+  // The sum of the vectors at all places of a row: four sums side by side, because each addition
+  // waits for the one before.
+  template <typename Vector>
+  QUERYSEG_INLINE A sum_of(const Vector& vector) const {
+    constexpr int kSums = 4;
+    Vec<A> sums[kSums] = {Vec<A>::zero(), Vec<A>::zero(), Vec<A>::zero(), Vec<A>::zero()};
+    int64_t i = 0;
+    for (; i + kSums * kLanes <= width_; i += kSums * kLanes) {
+      for (int j = 0; j < kSums; ++j) {
+        sums[j] = sums[j] + vector(i + j * kLanes);
+      }
     }
-    return A(1) / std::sqrt(squares.sum() / static_cast<A>(size_) + eps_);
+    for (; i < width_; i += kLanes) {
+      sums[0] = sums[0] + vector(i);
+    }
+    return ((sums[0] + sums[1]) + (sums[2] + sums[3])).sum();
   }
 
   QUERYSEG_INLINE Vec<A> activate(Vec<A> standardised, int64_t i) const {
-    const Vec<A> value =
-        fma(standardised, Vec<A>::load(weight_ + i), Vec<A>::load(bias_ + i));
+    const Vec<A> value = fma(standardised, Vec<A>::load(weight_ + i), Vec<A>::load(bias_ + i));
     return larger(Vec<A>::zero(), value);  // NaN stays
   }
 
@@ -122,6 +135,7 @@ class Norm {
 
   int64_t size_;
   int64_t width_;
+  A share_;  // of a channel in a mean
   A eps_;
   Scratch<A> memory_;
   A* weight_;

@@ -10,11 +10,7 @@ namespace QUERYSEG_ISA {
 namespace dynamic_conv_kernel {
 
 // As many accumulators as the registers hold beside one row of the right factor and one broadcast.
-#if QUERYSEG_VEC_BITS == 512
-constexpr int kTileVectors = 4;
-#else
-constexpr int kTileVectors = 2;
-#endif
+constexpr int kTileVectors = QUERYSEG_VEC_BITS == 512 ? 4 : 2;
 constexpr int kTileRows = 6;
 
 template <typename A>
@@ -25,6 +21,8 @@ struct Tile {
   int64_t depth;
   A* result;
   int64_t result_step;
+  const char* ahead;  // memory to fetch meanwhile
+  int64_t ahead_step;
 };
 
 template <typename A, int kRows, int kVectors>
@@ -38,8 +36,10 @@ void multiply_tile(const Tile<A>& tile) {
   }
   const A* left = tile.left.start;
   const A* right = tile.right;
+  const char* ahead = tile.ahead;
   const int64_t step = tile.left.row_step;
   for (int64_t k = 0; k < tile.depth; ++k) {
+    fetch_line(ahead);
     Vec<A> values[kVectors];
     for (int i = 0; i < kVectors; ++i) {
       values[i] = Vec<A>::load(right + i * kLanes);
@@ -52,6 +52,7 @@ void multiply_tile(const Tile<A>& tile) {
     }
     left += tile.left.depth_step;
     right += tile.right_step;
+    ahead += tile.ahead_step;
   }
   for (int row = 0; row < kRows; ++row) {
     for (int i = 0; i < kVectors; ++i) {
@@ -60,23 +61,47 @@ void multiply_tile(const Tile<A>& tile) {
   }
 }
 
+template <typename A, int kRows, int kVectors>
+inline void multiply_next_tile(Tile<A>& tile, Prefetch& prefetch) {
+  const char* ahead = prefetch.take(tile.depth);
+  tile.ahead = ahead == nullptr ? reinterpret_cast<const char*>(tile.right) : ahead;
+  tile.ahead_step = ahead == nullptr ? 0 : Prefetch::kLine;
+  multiply_tile<A, kRows, kVectors>(tile);
+  tile.right += kVectors * Vec<A>::kLanes;
+  tile.result += kVectors * Vec<A>::kLanes;
+}
+
 template <typename A, int kRows>
-inline void multiply_row_of_tiles(Tile<A> tile, int64_t vectors) {
-  constexpr int kLanes = Vec<A>::kLanes;
+void multiply_row_of_tiles(Tile<A> tile, int64_t vectors, Prefetch& prefetch) {
   for (; vectors >= kTileVectors; vectors -= kTileVectors) {
-    multiply_tile<A, kRows, kTileVectors>(tile);
-    tile.right += kTileVectors * kLanes;
-    tile.result += kTileVectors * kLanes;
+    multiply_next_tile<A, kRows, kTileVectors>(tile, prefetch);
   }
   if (kTileVectors > 2 && vectors >= 2) {
-    multiply_tile<A, kRows, 2>(tile);
-    tile.right += 2 * kLanes;
-    tile.result += 2 * kLanes;
+    multiply_next_tile<A, kRows, 2>(tile, prefetch);
     vectors -= 2;
   }
   if (vectors > 0) {
-    multiply_tile<A, kRows, 1>(tile);
+    multiply_next_tile<A, kRows, 1>(tile, prefetch);
   }
+}
+
+template <typename A>
+using RowOfTiles = void (*)(Tile<A> tile, int64_t vectors, Prefetch& prefetch);
+
+template <typename A, int... kLess>
+constexpr std::array<RowOfTiles<A>, sizeof...(kLess)> rows_of_tiles(
+    std::integer_sequence<int, kLess...>) {
+  return {multiply_row_of_tiles<A, kLess + 1>...};
+}
+
+// result = left @ right for 1 to kTileRows rows; columns are those of a row of `right`.
+template <typename A>
+inline void multiply_block(const Factor<A>& left, int64_t rows, const Rows<const A>& right,
+                           int64_t depth, const Rows<A>& result, Prefetch& prefetch) {
+  static constexpr auto kByRows = rows_of_tiles<A>(std::make_integer_sequence<int, kTileRows>());
+  kByRows[static_cast<size_t>(rows - 1)](
+      {left, right.start, right.step, depth, result.start, result.step, nullptr, 0},
+      right.step / Vec<A>::kLanes, prefetch);
 }
 
 // The rows of a matrix in blocks of at most kTileRows, as equal as can be: visit(row, count).
@@ -89,34 +114,12 @@ inline void for_row_blocks(int64_t rows, const Visit& visit) {
   }
 }
 
-// Up to kTileRows rows of left @ right.
-template <typename A>
-void multiply_block(const Factor<A>& left, int64_t rows, const Rows<const A>& right, int64_t depth,
-                    const Rows<A>& result) {
-  const Tile<A> tile{left, right.start, right.step, depth, result.start, result.step};
-  const int64_t vectors = right.step / Vec<A>::kLanes;
-  switch (rows) {
-    case 1:
-      return multiply_row_of_tiles<A, 1>(tile, vectors);
-    case 2:
-      return multiply_row_of_tiles<A, 2>(tile, vectors);
-    case 3:
-      return multiply_row_of_tiles<A, 3>(tile, vectors);
-    case 4:
-      return multiply_row_of_tiles<A, 4>(tile, vectors);
-    case 5:
-      return multiply_row_of_tiles<A, 5>(tile, vectors);
-    default:
-      return multiply_row_of_tiles<A, 6>(tile, vectors);
-  }
-}
-
-// result = left @ right, of `rows` rows; columns are those of a row of `right`.
+// The same for any number of rows.
 template <typename A>
 void multiply(const Factor<A>& left, int64_t rows, const Rows<const A>& right, int64_t depth,
-              const Rows<A>& result) {
+              const Rows<A>& result, Prefetch& prefetch) {
   for_row_blocks(rows, [&](int64_t row, int64_t count) {
-    multiply_block(left.from(row), count, right, depth, result.from(row));
+    multiply_block(left.from(row), count, right, depth, result.from(row), prefetch);
   });
 }
 
