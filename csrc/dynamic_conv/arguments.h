@@ -8,21 +8,6 @@
 namespace queryseg {
 namespace dynamic_conv {
 
-inline ValueType value_type(const Tensor& values) {
-  switch (values.scalar_type()) {
-    case ScalarType::Float:
-      return ValueType::kFloat;
-    case ScalarType::Double:
-      return ValueType::kDouble;
-    case ScalarType::Half:
-      return ValueType::kHalf;
-    case ScalarType::BFloat16:
-      return ValueType::kBFloat16;
-    default:
-      STD_TORCH_CHECK(false, "features must be float32, float64, float16 or bfloat16");
-  }
-}
-
 // The arguments of a call, contiguous and checked against each other.
 struct Arguments {
   Tensor features, dynamic_weights;
@@ -64,14 +49,6 @@ struct Arguments {
             eps};
   }
 
-  Tensor new_output() const {
-    return torch::stable::new_empty(features, {shape.instances, shape.positions, shape.channels});
-  }
-
-  Tensor new_norm_shares() const {
-    return torch::stable::new_empty(norm_in_weight, {shape.instances, shape.norm_values()});
-  }
-
   void check_grad_output(const Tensor& grad_output) const {
     check_shape(grad_output, "grad_output", {shape.instances, shape.positions, shape.channels});
     check_same_device(grad_output, "grad_output", features, "features");
@@ -101,8 +78,7 @@ struct Arguments {
   void check_norm(const Tensor& tensor, const char* name, int64_t size) const {
     check_shape(tensor, name, {size});
     check_same_device(tensor, name, features, "features");
-    const bool wide = features.scalar_type() == ScalarType::Double;
-    STD_TORCH_CHECK(tensor.scalar_type() == (wide ? ScalarType::Double : ScalarType::Float), name,
+    STD_TORCH_CHECK(tensor.scalar_type() == compute_type(features), name,
                     " must be float64 with float64 features, else float32");
   }
 };

@@ -1,15 +1,11 @@
-// Large scratch arrays on huge pages where the system offers them: kernels that jump about in tens
-// of megabytes otherwise spend much of their time on page faults and address translation.
+// Scratch arrays; large ones on huge pages.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <new>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "common/cpu/huge_pages.h"
 
 namespace queryseg {
 
@@ -24,11 +20,7 @@ class Scratch {
     if (data_ == nullptr && rounded > 0) {
       throw std::bad_alloc();
     }
-#if defined(__linux__)
-    if (alignment == kHugePage) {
-      madvise(data_, rounded, MADV_HUGEPAGE);
-    }
-#endif
+    prefer_huge_pages(data_, rounded);
   }
   ~Scratch() { std::free(data_); }
   Scratch(const Scratch&) = delete;
@@ -37,7 +29,6 @@ class Scratch {
   T* get() const { return data_; }
 
  private:
-  static constexpr size_t kHugePage = size_t{1} << 21;
   T* data_;
 };
 
