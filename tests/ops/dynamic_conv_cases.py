@@ -49,7 +49,7 @@ def with_grads(case: Case, run) -> list[Tensor]:
     output = run(Case(*leaves, case.eps))
     weight = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).cos().mul(3).sin()
     total = (output * weight.view_as(output).to(output.dtype)).sum()
-    return [output.detach(), *torch.autograd.grad(total, leaves)]
+    return [output.detach(), *torch.autograd.grad(total, leaves, materialize_grads=True)]
 
 
 def make_case(
