@@ -343,9 +343,9 @@ def test_equal_class_names_are_kept_apart_by_id_but_cannot_be_matched_by_name(
 ) -> None:
     small_set.content["categories"] = [{"id": 0, "name": "cell"}, {"id": 1, "name": "cell"}]
     coco = read_coco_json(*small_set.write())
-    assert map_categories(coco, ["cell", "cell"]) == {0: 0, 1: 1}
+    assert map_categories(coco.categories, coco.json_file, ["cell", "cell"]) == {0: 0, 1: 1}
     with pytest.raises(ValueError, match=r"\['cell'\] occur more than once"):
-        map_categories(coco, ["cell", "cell", "other"])
+        map_categories(coco.categories, coco.json_file, ["cell", "cell", "other"])
 
 
 def test_problems_are_summed_up_by_kind() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from queryseg.data.moving_shapes import MovingShapesSpec
+from queryseg.data.moving_shapes.__main__ import build_parser as moving_shapes_parser
 from queryseg.data.registration import KNOWN_DATASETS
 from queryseg.data.shapes.__main__ import build_parser as shapes_parser
 from queryseg.engine.command_line import build_parser as train_parser
@@ -28,6 +30,7 @@ def test_every_command_is_one_that_is_tested_here() -> None:
     assert set(programs) == {
         "-m queryseg.tools.check_dataset",
         "-m queryseg.data.shapes",
+        "-m queryseg.data.moving_shapes",
         "train_net.py",
     }
 
@@ -58,11 +61,17 @@ def test_the_train_command_is_understood(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_shapes_command_and_the_flags_in_the_text_are_understood() -> None:
-    (words,) = [words for words in commands() if "queryseg.data.shapes" in words]
+    (words,) = [words for words in commands() if words[2] == "queryseg.data.shapes"]
     args = shapes_parser().parse_args(words[3:])
     assert (args.train, args.val, args.size) == (800, 100, (128, 128))
     for text in re.findall(r"`(--(?:difficulty|size|objects|radius|seed) [^`]*)`", PAGE):
         assert shapes_parser().parse_args(shlex.split(text))
+
+
+def test_the_moving_shapes_command_states_the_defaults() -> None:
+    (words,) = [words for words in commands() if "queryseg.data.moving_shapes" in words]
+    args, spec = moving_shapes_parser().parse_args(words[3:]), MovingShapesSpec()
+    assert (args.train, args.val, args.frames) == (spec.train, spec.val, spec.frames)
 
 
 def test_names_in_the_text_exist() -> None:
@@ -72,4 +81,4 @@ def test_names_in_the_text_exist() -> None:
         for line in block.splitlines():
             if line.startswith("from "):
                 exec(compile(line, "docs/data.md", "exec"), {})
-    assert len(blocks) == 1
+    assert len(blocks) == 2

@@ -1,10 +1,9 @@
 """Reads a COCO-format json into standard dataset dicts, and says what was wrong in it."""
 
-import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from detectron2.structures import BoxMode
 
 from queryseg.data.annotation import ImageEntry, read_annotation
 from queryseg.data.image import upright_size
+from queryseg.data.json_lists import as_id, as_side, read_categories, read_lists
 from queryseg.data.problems import CHECK_HINT, Effect, Problem, of_effect, raise_if_fatal, summarise
 
 _logger = logging.getLogger(__name__)
@@ -51,9 +51,9 @@ def read_coco_json(json_file: str | Path, image_root: str | Path) -> CocoFile:
         FileNotFoundError: no such json.
         ValueError: not JSON, or without the lists of the COCO format.
     """
-    content = _load(Path(json_file))
+    content = read_lists(json_file, "COCO", ("images", "categories"))
     coco = CocoFile(str(json_file), has_annotations="annotations" in content)
-    coco.categories = _read_categories(content["categories"], coco.problems)
+    coco.categories = read_categories(content["categories"], coco.problems)
     records = _read_images(content["images"], str(image_root), coco.problems)
     raw_annotations = content.get("annotations", [])
     coco.num_annotations = len(raw_annotations)
@@ -77,6 +77,11 @@ class LoadedSet:
     class_names: list[str]
     index_of: dict[int, int]
     has_annotations: bool
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The images, as other kinds of sets call theirs."""
+        return self.images
 
 
 def load_coco_json(
@@ -106,7 +111,7 @@ def load_coco_json(
         coco.problems += find_missing_files(coco.images)
     raise_if_fatal(coco.problems, coco.json_file)
     names = list(class_names) if class_names is not None else list(coco.categories.values())
-    index_of = map_categories(coco, names)
+    index_of = map_categories(coco.categories, coco.json_file, names)
     for image in coco.images:
         for annotation in image["annotations"]:
             annotation["category_id"] = index_of[annotation["category_id"]]
@@ -115,28 +120,30 @@ def load_coco_json(
     return LoadedSet(coco.images, names, index_of, coco.has_annotations)
 
 
-def map_categories(coco: CocoFile, class_names: Sequence[str]) -> dict[int, int]:
-    """Category id of the json to index into `class_names`.
+def map_categories(
+    categories: Mapping[int, str], json_file: str, class_names: Sequence[str]
+) -> dict[int, int]:
+    """Category id of a json to index into `class_names`.
 
     Raises:
         ValueError: a category has a name that is not in `class_names`, or one that is there twice.
     """
-    if list(coco.categories.values()) == list(class_names):
-        return {category: index for index, category in enumerate(coco.categories)}
-    unknown = [name for name in coco.categories.values() if name not in class_names]
+    if list(categories.values()) == list(class_names):
+        return {category: index for index, category in enumerate(categories)}
+    unknown = [name for name in categories.values() if name not in class_names]
     if unknown:
         raise ValueError(
-            f"{coco.json_file} has classes that the training set lacks: {unknown}. Training set: "
+            f"{json_file} has classes that the training set lacks: {unknown}. Training set: "
             f"{list(class_names)}. Make the `categories` of both files the same."
         )
     doubled = [name for name, n in Counter(class_names).items() if n > 1]
     if doubled:
         raise ValueError(
             f"class names {doubled} occur more than once and the class lists of the two sets "
-            f"differ, so {coco.json_file} cannot be matched by name: rename them."
+            f"differ, so {json_file} cannot be matched by name: rename them."
         )
     position = {name: index for index, name in enumerate(class_names)}
-    return {category: position[name] for category, name in coco.categories.items()}
+    return {category: position[name] for category, name in categories.items()}
 
 
 def find_missing_files(images: Sequence[dict[str, Any]]) -> list[Problem]:
@@ -160,69 +167,12 @@ def _with_file(problem: Problem, file_name: str) -> Problem:
     return Problem(problem.kind, problem.effect, problem.message, problem.image_id, None, file_name)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no such annotation file: {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{path} is not in COCO format: an object with the lists images, annotations and "
-            f"categories is needed, and this is {'a list' if isinstance(content, list) else 'none'}"
-        )
-    missing = [key for key in ("images", "categories") if not isinstance(content.get(key), list)]
-    if missing:
-        raise ValueError(f"{path} is not in COCO format: it lacks the list {' and '.join(missing)}")
-    if not isinstance(content.get("annotations", []), list):
-        raise ValueError(f"{path} is not in COCO format: annotations is not a list")
-    for key in ("images", "categories", "annotations"):
-        for place, entry in enumerate(content.get(key, [])):
-            if not isinstance(entry, dict):
-                raise ValueError(
-                    f"{path} is not in COCO format: {key}[{place}] is {entry!r:.40}, not an object"
-                )
-    return content
-
-
-def _as_id(value: Any) -> int | str | None:
-    """An id as an int or a string; None if it cannot be one."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
-
-
-def _as_side(value: Any) -> int | None:
-    side = _as_id(value)
-    return side if isinstance(side, int) and side > 0 else None
-
-
-def _read_categories(raw: list[Any], problems: list[Problem]) -> dict[int, str]:
-    categories: dict[int, str] = {}
-
-    def fatal(kind: str, message: str) -> None:
-        problems.append(Problem(kind, Effect.FATAL, message))
-
-    for entry in raw:
-        category, name = _as_id(entry.get("id")), entry.get("name")
-        if not isinstance(category, int) or not isinstance(name, str):
-            fatal("category-fields", f"category {entry!r:.80} needs an integer id and a name")
-        elif category in categories:
-            fatal("category-doubled", f"category id {category} occurs twice: renumber one")
-        else:
-            categories[category] = name
-    if not raw:
-        fatal("no-categories", "the list categories is empty: name the classes there")
-    return dict(sorted(categories.items()))
-
-
 def _read_images(
     raw: list[Any], image_root: str, problems: list[Problem]
 ) -> dict[int | str, dict[str, Any]]:
     records: dict[int | str, dict[str, Any]] = {}
     for entry in raw:
-        image_id, name = _as_id(entry.get("id")), entry.get("file_name")
+        image_id, name = as_id(entry.get("id")), entry.get("file_name")
         if image_id is None or not isinstance(name, str) or not name:
             message = f"image entry {entry!r:.80} needs an id and a file_name"
             problems.append(Problem("image-fields", Effect.FATAL, message))
@@ -248,7 +198,7 @@ def _read_images(
 def _image_size(
     entry: dict[str, Any], image_id: int | str, file_name: str, problems: list[Problem]
 ) -> tuple[int, int] | None:
-    height, width = _as_side(entry.get("height")), _as_side(entry.get("width"))
+    height, width = as_side(entry.get("height")), as_side(entry.get("width"))
     if height is not None and width is not None:
         return height, width
     try:
@@ -267,7 +217,7 @@ def _attach_annotations(
 ) -> None:
     seen: set[int | str] = set()
     for raw in raw_annotations:
-        image_id, own_id = _as_id(raw.get("image_id")), _as_id(raw.get("id"))
+        image_id, own_id = as_id(raw.get("image_id")), as_id(raw.get("id"))
         record = records.get(image_id) if image_id is not None else None
         if image_id is None or record is None:
             message = f"image_id {raw.get('image_id')!r} is not in the list images"
@@ -283,7 +233,7 @@ def _attach_annotations(
                 problem = Problem("annotation-doubled", Effect.HANDLED, message, *identity)
                 coco.problems.append(problem)
             seen.add(own_id)
-        category = _as_id(raw.get("category_id"))
+        category = as_id(raw.get("category_id"))
         if category not in coco.categories:
             message = (
                 f"category_id {raw.get('category_id')!r} is not in the list categories: add the "

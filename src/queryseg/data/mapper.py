@@ -11,6 +11,7 @@ from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from queryseg.data.image import IMAGE_FORMATS, read_image
 from queryseg.data.masks import decode_transformed
 
+FRAME_KEYS = ("video_id", "frame", "length")  # what a frame knows about its video
 MIN_BOX_SIDE = 1e-5  # pixels; a box with a shorter side is empty
 
 
@@ -18,7 +19,8 @@ class InstanceMapper:
     """Reads an image, augments it, and makes bitmap masks of its objects.
 
     Polygons, compressed and uncompressed RLE and boolean arrays may be mixed in one image. Crowds
-    are left out. Images without objects give zero instances with all fields present.
+    are left out. Images without objects give zero instances with all fields present. Frames of a
+    video (`queryseg.data.video_frames`) are images whose objects have track ids.
 
     Args:
         is_train: whether annotations are read.
@@ -57,25 +59,50 @@ class InstanceMapper:
         Returns:
             `image` uint8 (3, H, W), `height` and `width` of the stored image, `file_name`,
             `image_id`, and for training `instances` with `gt_boxes` (x0, y0, x1, y1 in pixels of
-            `image`), `gt_classes` (N,) int64 and `gt_masks` BitMasks (N, H, W).
+            `image`), `gt_classes` (N,) int64 and `gt_masks` BitMasks (N, H, W). For a frame also
+            `video_id`, `frame` and `length`, and in `instances` `gt_track_ids` (N,) int64.
 
         Raises:
             BadImageError: the image cannot be used.
             ValueError: a mask of another size than the image, or of an unknown notation.
         """
-        file_name, image_id = dataset_dict["file_name"], dataset_dict.get("image_id")
-        pixels = read_image(file_name, self.image_format, _stated_size(dataset_dict), image_id)
-        before = pixels.shape[:2]
+        pixels = self.read(dataset_dict)
         aug_input = T.AugInput(pixels)
         transforms = self.augmentations(aug_input)
-        image = aug_input.image
+        return self.assemble(dataset_dict, pixels.shape[:2], aug_input.image, transforms)
+
+    def read(self, dataset_dict: dict[str, Any]) -> np.ndarray:
+        """The stored image, (H, W, 3) uint8 in the mapper's channel order."""
+        return read_image(
+            dataset_dict["file_name"],
+            self.image_format,
+            _stated_size(dataset_dict),
+            dataset_dict.get("image_id"),
+        )
+
+    def assemble(
+        self,
+        dataset_dict: dict[str, Any],
+        before: tuple[int, int],
+        image: np.ndarray,
+        transforms: Any,
+    ) -> dict[str, Any]:
+        """The result of `__call__`, from an image that is transformed already.
+
+        Args:
+            dataset_dict: a standard dataset dict.
+            before: (H, W) of the image as stored.
+            image: (H', W', 3) uint8, transformed.
+            transforms: what was done to it.
+        """
         mapped = {
-            "file_name": file_name,
-            "image_id": image_id,
+            "file_name": dataset_dict["file_name"],
+            "image_id": dataset_dict.get("image_id"),
             "height": before[0],
             "width": before[1],
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
         }
+        mapped |= {key: dataset_dict[key] for key in FRAME_KEYS if key in dataset_dict}
         if self.is_train:
             mapped["instances"] = self._instances(dataset_dict, transforms, before, image.shape[:2])
         return mapped
@@ -107,6 +134,9 @@ class InstanceMapper:
         instances.gt_boxes = boxes
         instances.gt_classes = torch.tensor([a["category_id"] for a in objects], dtype=torch.int64)
         instances.gt_masks = masks
+        if "frame" in dataset_dict:
+            track_ids = [a["track_id"] for a in objects]
+            instances.gt_track_ids = torch.tensor(track_ids, dtype=torch.int64)
         if self.filter_empty and objects:
             instances = instances[masks.nonempty() & boxes.nonempty(threshold=MIN_BOX_SIDE)]
         return instances

@@ -1,6 +1,7 @@
 """Data sets by name: registered when first asked for, never at import time."""
 
 import hashlib
+import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -13,47 +14,11 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from queryseg.data.coco_json import load_coco_json, map_categories, read_coco_json
+from queryseg.data.known_datasets import DATASETS_ROOT_VARIABLE, KNOWN_DATASETS, Kind
 from queryseg.data.problems import raise_if_fatal
-from queryseg.data.shapes import CLASS_NAMES as SHAPES_CLASS_NAMES
-
-DATASETS_ROOT_VARIABLE = "DETECTRON2_DATASETS"
+from queryseg.data.video_json import load_video_json
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class KnownDataset:
-    """Where a set that is known by name lies below the data root, and how to get it."""
-
-    json_file: str
-    image_root: str
-    cure: str
-    class_names: tuple[str, ...] | None = None
-
-
-_COCO_CURE = (
-    f"download COCO 2017 and set the environment variable {DATASETS_ROOT_VARIABLE} to the folder "
-    "that holds coco/"
-)
-_SHAPES_CURE = "write it with `python -m queryseg.data.shapes --output {root}/shapes`"
-
-KNOWN_DATASETS: dict[str, KnownDataset] = {
-    "coco_2017_train": KnownDataset(
-        "coco/annotations/instances_train2017.json", "coco/train2017", _COCO_CURE
-    ),
-    "coco_2017_val": KnownDataset(
-        "coco/annotations/instances_val2017.json", "coco/val2017", _COCO_CURE
-    ),
-    "coco_2017_test-dev": KnownDataset(
-        "coco/annotations/image_info_test-dev2017.json", "coco/test2017", _COCO_CURE
-    ),
-    "shapes_train": KnownDataset(
-        "shapes/annotations/train.json", "shapes/train", _SHAPES_CURE, SHAPES_CLASS_NAMES
-    ),
-    "shapes_val": KnownDataset(
-        "shapes/annotations/val.json", "shapes/val", _SHAPES_CURE, SHAPES_CLASS_NAMES
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -95,6 +60,26 @@ def register_coco_json(
     Raises:
         ValueError: the name is taken by another set.
     """
+    _register(name, json_file, image_root, class_names, Kind.COCO)
+
+
+def register_video_json(
+    name: str,
+    json_file: str | Path,
+    image_root: str | Path,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Register a set in YouTube-VIS format under `name`, in the way of `register_coco_json`."""
+    _register(name, json_file, image_root, class_names, Kind.VIDEO)
+
+
+def _register(
+    name: str,
+    json_file: str | Path,
+    image_root: str | Path,
+    class_names: Sequence[str] | None,
+    kind: Kind,
+) -> None:
     json_file, image_root = str(json_file), str(image_root)
     metadata = MetadataCatalog.get(name)
     if name in DatasetCatalog:
@@ -104,14 +89,14 @@ def register_coco_json(
                 f"{metadata.get('json_file')}: choose another name for {json_file}"
             )
         return
-    DatasetCatalog.register(name, partial(_load_registered, name, class_names))
-    metadata.set(json_file=json_file, image_root=image_root, evaluator_type="coco")
+    DatasetCatalog.register(name, partial(_load_registered, name, class_names, kind))
+    metadata.set(json_file=json_file, image_root=image_root, evaluator_type=kind.value)
     if class_names is not None:
         metadata.set(thing_classes=list(class_names))
 
 
 def ensure_registered(name: str) -> None:
-    """Register a known set (COCO 2017, the synthetic shapes) if it is not there yet.
+    """Register a known set (see `KNOWN_DATASETS`) if it is not there yet.
 
     Raises:
         ValueError: the name is neither registered nor known.
@@ -129,23 +114,24 @@ def ensure_registered(name: str) -> None:
             "FOLDER."
         )
     known, root = KNOWN_DATASETS[name], datasets_root()
-    register_coco_json(
+    _register(
         name,
         os.path.join(root, known.json_file),
         os.path.join(root, known.image_root),
         known.class_names,
+        known.kind,
     )
 
 
 def get_dataset_dicts(
     names: str | Sequence[str], filter_empty: bool = True
 ) -> list[dict[str, Any]]:
-    """Load one or several data sets as a list of standard dataset dicts.
+    """Load one or several data sets as a list of standard dataset dicts, one an image or a video.
 
     Args:
         names: registered or known data sets, with the same classes.
-        filter_empty: leave out images without an object (crowds do not count). Set it to False for
-            testing.
+        filter_empty: leave out images (videos) without an object (crowds do not count). Set it to
+            False for testing.
 
     Raises:
         ValueError: an unknown name, sets with different classes, or nothing left to train on.
@@ -163,7 +149,7 @@ def get_dataset_dicts(
         with_objects = [image for image in images if _has_object(image)]
         if len(with_objects) < len(images):
             _logger.info(
-                "%s: %d images without objects left out, %d kept",
+                "%s: %d without objects left out, %d kept",
                 ", ".join(names),
                 len(images) - len(with_objects),
                 len(with_objects),
@@ -198,7 +184,7 @@ def register_own_data(
     class_names = tuple(train.categories.values())
     val = read_coco_json(val_json, val_images)
     raise_if_fatal(val.problems, val.json_file)
-    map_categories(val, class_names)
+    map_categories(val.categories, val.json_file, class_names)
     absent = [name for name in class_names if name not in val.categories.values()]
     if absent:
         _logger.warning("%s lacks the classes %s: they cannot be evaluated", val_json, absent)
@@ -219,11 +205,14 @@ def _absolute(path: str | Path) -> str:
     return str(Path(path).resolve())
 
 
-def _load_registered(name: str, class_names: Sequence[str] | None) -> list[dict[str, Any]]:
+def _load_registered(
+    name: str, class_names: Sequence[str] | None, kind: Kind
+) -> list[dict[str, Any]]:
     metadata = MetadataCatalog.get(name)
-    loaded = load_coco_json(metadata.json_file, metadata.image_root, class_names)
+    load = load_video_json if kind is Kind.VIDEO else load_coco_json
+    loaded = load(metadata.json_file, metadata.image_root, class_names)
     _publish(name, loaded.class_names, loaded.index_of)
-    return loaded.images
+    return loaded.records
 
 
 def _publish(name: str, class_names: list[str], index_of: dict[int, int]) -> None:
@@ -257,12 +246,15 @@ def _load_known(name: str) -> list[dict[str, Any]]:
         )
     # Detectron2 registers COCO with its class names: a json with fewer of them is matched by name.
     return _load_registered(
-        name, known.class_names or MetadataCatalog.get(name).get("thing_classes")
+        name, known.class_names or MetadataCatalog.get(name).get("thing_classes"), known.kind
     )
 
 
-def _has_object(image: dict[str, Any]) -> bool:
-    return any(not annotation.get("iscrowd", 0) for annotation in image.get("annotations", ()))
+def _has_object(record: dict[str, Any]) -> bool:
+    annotations = record.get("annotations", ())
+    if "file_names" in record:  # a video, with one list a frame
+        annotations = itertools.chain.from_iterable(annotations)
+    return any(not annotation.get("iscrowd", 0) for annotation in annotations)
 
 
 def _check_same_classes(names: Sequence[str]) -> None:

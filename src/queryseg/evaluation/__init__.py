@@ -1,5 +1,6 @@
 """Evaluation of predictions against ground truth."""
 
 from queryseg.evaluation.coco_evaluator import COCOEvaluator
+from queryseg.evaluation.video_evaluator import VideoEvaluator
 
-__all__ = ["COCOEvaluator"]
+__all__ = ["COCOEvaluator", "VideoEvaluator"]

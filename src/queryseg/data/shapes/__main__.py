@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from queryseg.data.shapes.spec import DIFFICULTIES, ShapesSpec
 from queryseg.data.shapes.writer import write_shapes
@@ -20,19 +21,13 @@ def parse_size(text: str) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line of the generator; defaults are those of `ShapesSpec`."""
-    spec = ShapesSpec()
-    parser = argparse.ArgumentParser(
-        prog="python -m queryseg.data.shapes",
-        description="Write a deterministic synthetic instance-segmentation set in COCO format.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--output", default="datasets/shapes", help="folder to write")
-    parser.add_argument("--train", type=int, default=spec.train, help="training images")
-    parser.add_argument("--val", type=int, default=spec.val, help="validation images")
+def add_scene_flags(parser: argparse.ArgumentParser, spec: ShapesSpec) -> None:
+    """Add what still images and videos have in common; defaults are those of `spec`."""
     parser.add_argument(
-        "--size", type=parse_size, default=f"{spec.height}", help="SIDE or HEIGHTxWIDTH in pixels"
+        "--size",
+        type=parse_size,
+        default=f"{spec.height}x{spec.width}",
+        help="SIDE or HEIGHTxWIDTH in pixels",
     )
     parser.add_argument(
         "--difficulty",
@@ -47,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs=2,
         metavar=("MIN", "MAX"),
         default=(spec.min_objects, spec.max_objects),
-        help="objects tried in an image",
+        help="objects of an image",
     )
     parser.add_argument(
         "--radius",
@@ -57,6 +52,36 @@ def build_parser() -> argparse.ArgumentParser:
         default=(spec.min_radius, spec.max_radius),
         help="circumradius in pixels of an image whose shorter side is 128",
     )
+
+
+def scene_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `ShapesSpec` that the flags stand for."""
+    return {
+        "train": args.train,
+        "val": args.val,
+        "height": args.size[0],
+        "width": args.size[1],
+        "difficulty": args.difficulty,
+        "seed": args.seed,
+        "min_objects": args.objects[0],
+        "max_objects": args.objects[1],
+        "min_radius": args.radius[0],
+        "max_radius": args.radius[1],
+    }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of the generator; defaults are those of `ShapesSpec`."""
+    spec = ShapesSpec()
+    parser = argparse.ArgumentParser(
+        prog="python -m queryseg.data.shapes",
+        description="Write a deterministic synthetic instance-segmentation set in COCO format.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--output", default="datasets/shapes", help="folder to write")
+    parser.add_argument("--train", type=int, default=spec.train, help="training images")
+    parser.add_argument("--val", type=int, default=spec.val, help="validation images")
+    add_scene_flags(parser, spec)
     return parser
 
 
@@ -64,18 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and write the set; returns the exit code."""
     args = build_parser().parse_args(argv)
     try:
-        spec = ShapesSpec(
-            train=args.train,
-            val=args.val,
-            height=args.size[0],
-            width=args.size[1],
-            difficulty=args.difficulty,
-            seed=args.seed,
-            min_objects=args.objects[0],
-            max_objects=args.objects[1],
-            min_radius=args.radius[0],
-            max_radius=args.radius[1],
-        )
+        spec = ShapesSpec(**scene_options(args))
         written = write_shapes(args.output, spec)
     except (ValueError, FileExistsError) as error:
         say(f"error: {error}")

@@ -55,7 +55,7 @@ def render_scene(spec: ShapesSpec, split_index: int, image_index: int) -> Scene:
     """
     rng = np.random.RandomState([spec.seed, split_index, image_index])
     background = background_colour(rng, spec.difficulty)
-    canvas = _textured(rng, spec, background, BACKGROUND_TEXTURE)
+    canvas = textured(rng, spec, background, BACKGROUND_TEXTURE)
     placed: list[Placed] = []
     for _ in range(rng.randint(spec.min_objects, spec.max_objects + 1)):
         thing = _place(rng, spec, placed, background)
@@ -71,9 +71,10 @@ def render_scene(spec: ShapesSpec, split_index: int, image_index: int) -> Scene:
     )
 
 
-def _textured(
+def textured(
     rng: np.random.RandomState, spec: ShapesSpec, colour: np.ndarray, amplitude: int
 ) -> np.ndarray:
+    """A full frame of one colour under noise or stripes: (H, W, 3) int64."""
     cell = max(2, round(rng.randint(5, 20) * spec.scale))
     if rng.random_sample() < 0.25:
         texture = stripes(rng, spec.height, spec.width, cell, amplitude // 2)
@@ -134,6 +135,6 @@ def _may_touch(one: Placed, other: Placed) -> bool:
 def _paint(
     rng: np.random.RandomState, spec: ShapesSpec, canvas: np.ndarray, thing: Placed
 ) -> np.ndarray:
-    surface = _textured(rng, spec, thing.colour, int(rng.randint(OBJECT_TEXTURE + 1)))
+    surface = textured(rng, spec, thing.colour, int(rng.randint(OBJECT_TEXTURE + 1)))
     alpha = thing.coverage[:, :, None]
     return (surface * alpha + canvas * (FULL - alpha) + FULL // 2) // FULL

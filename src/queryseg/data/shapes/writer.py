@@ -1,6 +1,5 @@
 """Writes a synthetic set to disk in COCO format."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,11 @@ import numpy as np
 import pycocotools.mask as mask_util
 from tqdm import tqdm
 
+from queryseg.data.shapes.folder import SPLITS, write_json, write_once
 from queryseg.data.shapes.outlines import CLASS_NAMES
 from queryseg.data.shapes.png import encode_png
 from queryseg.data.shapes.scene import Scene, render_scene
 from queryseg.data.shapes.spec import ShapesSpec
-
-SPLITS = ("train", "val")
-SPEC_FILE = "shapes.json"
 
 
 def write_shapes(root: str | Path, spec: ShapesSpec) -> bool:
@@ -30,48 +27,17 @@ def write_shapes(root: str | Path, spec: ShapesSpec) -> bool:
         FileExistsError: `root` holds images or annotations that this generator did not write.
     """
     root = Path(root)
-    spec_file = root / SPEC_FILE
-    if _holds(root, spec):
-        return False
-    _clear(root)
-    root.mkdir(parents=True, exist_ok=True)
-    spec_file.write_text(json.dumps({"complete": False}), encoding="utf-8")
-    for index, split in enumerate(SPLITS):
-        _write_split(root, spec, index, split)
-    spec_file.write_text(json.dumps(_completed(spec), indent=1) + "\n", encoding="utf-8")
-    return True
 
+    def write() -> None:
+        for index, split in enumerate(SPLITS):
+            _write_split(root, spec, index, split)
 
-def _holds(root: Path, spec: ShapesSpec) -> bool:
-    try:
-        found = json.loads((root / SPEC_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    counts = [len(list((root / split).glob("*.png"))) for split in SPLITS]
-    files = all((root / "annotations" / f"{split}.json").is_file() for split in SPLITS)
-    return files and counts == [spec.train, spec.val] and found == _completed(spec)
-
-
-def _completed(spec: ShapesSpec) -> dict[str, Any]:
-    return {"complete": True, **spec.as_dict()}
-
-
-def _clear(root: Path) -> None:
-    old = [f for split in SPLITS for f in sorted((root / split).glob("*"))]
-    old += sorted((root / "annotations").glob("*"))
-    if old and not (root / SPEC_FILE).is_file():
-        raise FileExistsError(
-            f"{old[0]} was not written by this generator: choose another --output folder"
-        )
-    for file in old:
-        if file.suffix in (".png", ".json"):
-            file.unlink()
+    return write_once(root, spec, (spec.train, spec.val), write)
 
 
 def _write_split(root: Path, spec: ShapesSpec, split_index: int, split: str) -> None:
     folder = root / split
     folder.mkdir(parents=True, exist_ok=True)
-    (root / "annotations").mkdir(exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     number = spec.train if split == "train" else spec.val
@@ -87,13 +53,17 @@ def _write_split(root: Path, spec: ShapesSpec, split_index: int, split: str) -> 
         "licenses": [],
         "images": images,
         "annotations": annotations,
-        "categories": [
-            {"id": index + 1, "name": name, "supercategory": "shape"}
-            for index, name in enumerate(CLASS_NAMES)
-        ],
+        "categories": categories(),
     }
-    file = root / "annotations" / f"{split}.json"
-    file.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    write_json(root, split, content)
+
+
+def categories() -> list[dict[str, Any]]:
+    """The list `categories` of a json: the six shapes, from id 1."""
+    return [
+        {"id": index + 1, "name": name, "supercategory": "shape"}
+        for index, name in enumerate(CLASS_NAMES)
+    ]
 
 
 def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
