@@ -1,6 +1,7 @@
 """FocalNet: modulation with the context at several ranges, in the place of attention."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -47,17 +48,18 @@ class FocalNet(Backbone):
     ) -> None:
         super().__init__()
         self.patch_embed = PatchEmbed(3, embed_dim, **STEM)
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        blocks = max(sum(depths) - 1, 1)
+        rates = iter([drop_path_rate * block / blocks for block in range(sum(depths))])
         self.layers = nn.ModuleList()
         self._out_features = list(out_features)
         self._out_feature_channels = {}
         self._out_feature_strides = {}
-        for index, stage_rates in enumerate(rates):
+        for index, depth in enumerate(depths):
             channels = embed_dim * 2**index
             self.layers.append(
                 FocalStage(
                     channels,
-                    drop_rates=stage_rates.tolist(),
+                    drop_rates=list(islice(rates, depth)),
                     focal_levels=focal_levels,
                     focal_window=focal_window,
                     mlp_ratio=mlp_ratio,

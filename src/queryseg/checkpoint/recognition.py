@@ -10,7 +10,7 @@ from queryseg.checkpoint.contents import CheckpointContents
 from queryseg.checkpoint.errors import CheckpointError
 from queryseg.checkpoint.layout import Covers, Layout
 from queryseg.checkpoint.name_matching import common_prefix, match_by_ending
-from queryseg.checkpoint.registry import find_layout
+from queryseg.checkpoint.registry import fitting_layouts
 from queryseg.checkpoint.resnet_layout import TORCHVISION_RESNET
 from queryseg.checkpoint.swin_layout import SWIN_LAYOUTS
 
@@ -57,8 +57,9 @@ def recognise(contents: CheckpointContents, model_names: Iterable[str]) -> Recog
     """
     names = set(model_names)
     readings = [RecognisedWeights(_plain_source(contents), contents.weights)]
-    if layout := find_layout(contents.weights):
-        readings.append(_by_layout(contents.weights, layout))
+    readings += [
+        _by_layout(contents.weights, layout) for layout in fitting_layouts(contents.weights)
+    ]
     if contents.is_caffe2:
         renamed = _from_caffe2(contents.weights)
         readings.append(_by_ending("Caffe2 (Detectron 1) file", renamed, names, must_fit=True))

@@ -13,23 +13,22 @@ def known_layouts() -> tuple[Layout, ...]:
     return tuple(layout for module in project_modules("convert") for layout in module.LAYOUTS)
 
 
-def find_layout(names: Iterable[str]) -> Layout | None:
-    """The layout of an official state dict.
+def fitting_layouts(names: Iterable[str]) -> list[Layout]:
+    """The layouts whose signature an official state dict carries, best explanation first.
+
+    A detector's files fit it and the methods that build on it alike.
 
     Args:
         names: the parameter names of the state dict.
-
-    Returns:
-        Among the layouts whose signature is present, the one that explains most names; None when
-        no signature is.
     """
     names = list(names)
 
     def explained(layout: Layout) -> int:
         return sum(layout.is_ignored(n) or layout.to_ours(n) is not None for n in names)
 
-    return max(
-        (layout for layout in known_layouts() if layout.recognises(names)),
-        key=explained,
-        default=None,
-    )
+    return sorted((x for x in known_layouts() if x.recognises(names)), key=explained, reverse=True)
+
+
+def find_layout(names: Iterable[str]) -> Layout | None:
+    """The layout that explains most names of an official state dict; None if none does."""
+    return next(iter(fitting_layouts(names)), None)

@@ -16,21 +16,22 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()
 
 
-def refine_boxes(deltas: Tensor, references: Tensor) -> Tensor:
+def refine_boxes(deltas: Tensor, references: Tensor, eps: float = 1e-5) -> Tensor:
     """Move reference boxes, or give reference points a size.
 
     Args:
         deltas: (..., 4), added to the logits of the references.
         references: (..., 4) as cx, cy, w, h in [0, 1], or (..., 2) as cx, cy: then the size comes
             from the deltas alone.
+        eps: bound of the references, as in `inverse_sigmoid`.
 
     Returns:
         (..., 4) boxes in [0, 1].
     """
     if references.shape[-1] == 4:
-        return (deltas + inverse_sigmoid(references)).sigmoid()
+        return (deltas + inverse_sigmoid(references, eps)).sigmoid()
     centres, sizes = deltas.split(2, dim=-1)
-    return torch.cat((centres + inverse_sigmoid(references), sizes), dim=-1).sigmoid()
+    return torch.cat((centres + inverse_sigmoid(references, eps), sizes), dim=-1).sigmoid()
 
 
 def box_head(embed_dim: int, size_bias: float = 0.0) -> MLP:

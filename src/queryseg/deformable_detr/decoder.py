@@ -132,6 +132,8 @@ class DeformableDecoder(nn.Module):
         output_norm: normalise what the heads see; the next layer and its boxes do without (DINO).
         query_position: module that gives query positions (B, Q, C) from references (B, Q, 4) in
             [0, 1] of the padded image, anew for every layer (DINO); None for constant ones.
+        reference_eps: references count as this at least, and as one minus this at most, when boxes
+            are moved; DINO and everything in detrex take 1e-3.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class DeformableDecoder(nn.Module):
         size_bias: float = 0.0,
         output_norm: bool = False,
         query_position: nn.Module | None = None,
+        reference_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -172,6 +175,7 @@ class DeformableDecoder(nn.Module):
         self.query_position = query_position
         self.refine = refine
         self.look_forward_twice = look_forward_twice
+        self.reference_eps = reference_eps
 
     def forward(
         self, queries: Queries, memory: TokenPyramid, attend_mask: Tensor | None = None
@@ -225,4 +229,4 @@ class DeformableDecoder(nn.Module):
         deltas = self.box_heads[min(index, len(self.box_heads) - 1)](query_feats)
         with torch.autocast(deltas.device.type, enabled=False):
             dtype = torch.promote_types(deltas.dtype, references.dtype)
-            return refine_boxes(deltas.to(dtype), references.to(dtype))
+            return refine_boxes(deltas.to(dtype), references.to(dtype), self.reference_eps)

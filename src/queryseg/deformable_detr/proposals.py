@@ -70,19 +70,28 @@ class EncoderProposals(nn.Module):
         self.box_head = box_head(embed_dim)
         nn.init.xavier_uniform_(self.linear.weight)
 
-    def forward(self, memory: TokenPyramid) -> Proposals:
-        """Propose boxes from the encoded pyramid."""
+    def forward(self, memory: TokenPyramid, num_queries: int | None = None) -> Proposals:
+        """Propose boxes from the encoded pyramid.
+
+        Args:
+            memory: its tokens.
+            num_queries: Q, if it is another one in this call.
+        """
         anchors = anchor_logits(memory)
         tokens = self.tokens(memory, anchors)
         class_logits = self.class_head(tokens)
         scores = class_logits[..., 0] if self.ranking == "first_class" else class_logits.amax(-1)
-        token_idx = scores.topk(min(self.num_queries, scores.shape[1]), dim=1).indices
+        token_idx = self.select(scores, num_queries or self.num_queries)
         if self.training:
             boxes = self.boxes(tokens, anchors)
             references = _gather(boxes, token_idx)
             return Proposals(class_logits, boxes, token_idx, references.detach())
         references = self.boxes(_gather(tokens, token_idx), _gather(anchors, token_idx))
         return Proposals(class_logits, None, token_idx, references)
+
+    def select(self, scores: Tensor, num_queries: int) -> Tensor:
+        """(B, Q) tokens with the highest of scores (B, S), best first."""
+        return scores.topk(min(num_queries, scores.shape[1]), dim=1).indices
 
     def tokens(self, memory: TokenPyramid, anchors: Tensor) -> Tensor:
         """(B, S, C) what the heads see."""
