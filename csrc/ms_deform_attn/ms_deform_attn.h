@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <variant>
 #include <vector>
 
 #include "common/value_type.h"
@@ -33,17 +34,48 @@ struct AttnShape {
   int64_t points_per_head() const { return static_cast<int64_t>(levels.size()) * points; }
 };
 
-// Where the sampling points and their weights come from. Elements are of the compute type: double
-// for double values, float for every other value type.
-struct PointInputs {
+// The plain op: normalised locations and weights. Elements are of the compute type: double for
+// double values, float for every other value type.
+struct PlainInputs {
   const void* locations;  // (B, Q, M, L, P, 2)
   const void* weights;    // (B, Q, M, L, P)
 };
 
-struct PointGrads {
+struct PlainGrads {
   void* locations;
   void* weights;
 };
+
+// What a linear layer puts out for every query: contiguous but for the steps between the images and
+// between the queries.
+struct QueryRows {
+  const void* data;
+  ValueType type;
+  int64_t image_step;
+  int64_t query_step;
+};
+
+// The fused op: location = reference + offset * scale, weights = softmax of the logits over the
+// levels and points. The scale is 1 / (width, height) of the level, or half of the reference box
+// over P.
+struct FusedInputs {
+  const void* reference;  // (B, Q, L, K) of the compute type: x, y, and with K = 4 w, h
+  int64_t reference_steps[4];
+  int64_t reference_dim;  // K
+  QueryRows offsets;      // (B, Q, M, L, P, 2)
+  QueryRows logits;       // (B, Q, M, L, P)
+};
+
+// Contiguous. Which kernels fill the gradients of the reference and the logits how differs between
+// the CPU and CUDA.
+struct FusedGrads {
+  void* reference;  // null where nobody asks for it
+  void* offsets;    // type of the offsets
+  void* logits;
+};
+
+using PointInputs = std::variant<PlainInputs, FusedInputs>;
+using PointGrads = std::variant<PlainGrads, FusedGrads>;
 
 struct ForwardArgs {
   AttnShape shape;

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from ms_deform_attn_cases import make_case, relative_error
+from ms_deform_attn_fused_cases import make_case as make_fused_case
 
 from queryseg.ops import build_info, has_kernels, library, ms_deform_attn
 from queryseg.ops.precision import refuse_nondeterminism
@@ -21,14 +22,9 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import queryseg
     import torch
-    from ms_deform_attn_cases import make_case
-    from queryseg.ops import build_info, has_kernels, ms_deform_attn
-    results = []
-    for seed in range(4):
-        case = make_case(seed, channels=(4, 32, 30, 71)[seed], heads=1 + seed, queries=20)
-        inputs = [tensor.requires_grad_() for tensor in case.tensors()]
-        output = ms_deform_attn(inputs[0], case.shapes, inputs[1], inputs[2])
-        results += [output.detach(), *torch.autograd.grad(output.square().sum(), inputs)]
+    from queryseg.ops import build_info, has_kernels
+    from test_ops_library import expected_results
+    results = expected_results()
 torch.save(results, sys.argv[2])
 messages = [str(one.message) for one in caught if "QuerySeg" in str(one.message)]
 print(json.dumps([build_info(), has_kernels("cpu"), messages]))
@@ -54,6 +50,11 @@ def expected_results() -> list[torch.Tensor]:
         case = make_case(seed, channels=(4, 32, 30, 71)[seed], heads=1 + seed, queries=20)
         inputs = [tensor.requires_grad_() for tensor in case.tensors()]
         output = ms_deform_attn(inputs[0], case.shapes, inputs[1], inputs[2])
+        results += [output.detach(), *torch.autograd.grad(output.square().sum(), inputs)]
+    for seed in range(4):
+        fused = make_fused_case(seed, channels=(4, 32, 30, 71)[seed], queries=20, points=2 + seed)
+        inputs = [tensor.requires_grad_() for tensor in fused.tensors()]
+        output = fused.output()
         results += [output.detach(), *torch.autograd.grad(output.square().sum(), inputs)]
     return results
 

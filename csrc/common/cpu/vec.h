@@ -37,14 +37,6 @@ struct Vec<float> {
     return widen(_mm256_maskz_loadu_epi16(first(n), p), p);
   }
   using Mask = __mmask16;
-  static inline void load_pairs(const float* p, Vec& even, Vec& odd) {
-    const __m512i pick =
-        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __m512 low = _mm512_loadu_ps(p);
-    const __m512 high = _mm512_loadu_ps(p + 16);
-    even.v = _mm512_permutex2var_ps(low, pick, high);
-    odd.v = _mm512_permutex2var_ps(low, _mm512_add_epi32(pick, _mm512_set1_epi32(1)), high);
-  }
   inline Vec keep(Mask mask) const { return {_mm512_maskz_mov_ps(mask, v)}; }
   inline Vec floor() const { return {_mm512_roundscale_ps(v, _MM_FROUND_TO_NEG_INF | 8)}; }
   inline void store_int(int32_t* p) const { _mm512_storeu_si512(p, _mm512_cvttps_epi32(v)); }
@@ -66,13 +58,6 @@ struct Vec<double> {
     return {_mm512_maskz_loadu_pd(first(n), p)};
   }
   using Mask = __mmask8;
-  static inline void load_pairs(const double* p, Vec& even, Vec& odd) {
-    const __m512i pick = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
-    const __m512d low = _mm512_loadu_pd(p);
-    const __m512d high = _mm512_loadu_pd(p + 8);
-    even.v = _mm512_permutex2var_pd(low, pick, high);
-    odd.v = _mm512_permutex2var_pd(low, _mm512_add_epi64(pick, _mm512_set1_epi64(1)), high);
-  }
   inline Vec keep(Mask mask) const { return {_mm512_maskz_mov_pd(mask, v)}; }
   inline Vec floor() const { return {_mm512_roundscale_pd(v, _MM_FROUND_TO_NEG_INF | 8)}; }
   inline void store_int(int32_t* p) const {
@@ -151,14 +136,6 @@ struct Vec<float> {
     return load(lanes);
   }
   using Mask = __m256;
-  static inline void load_pairs(const float* p, Vec& even, Vec& odd) {
-    const __m256 low = _mm256_loadu_ps(p);
-    const __m256 high = _mm256_loadu_ps(p + 8);
-    const __m256 front = _mm256_permute2f128_ps(low, high, 0x20);
-    const __m256 back = _mm256_permute2f128_ps(low, high, 0x31);
-    even.v = _mm256_shuffle_ps(front, back, 0x88);
-    odd.v = _mm256_shuffle_ps(front, back, 0xdd);
-  }
   inline Vec keep(Mask mask) const { return {_mm256_and_ps(v, mask)}; }
   inline Vec floor() const { return {_mm256_floor_ps(v)}; }
   inline void store_int(int32_t* p) const {
@@ -186,14 +163,6 @@ struct Vec<double> {
   static inline Vec load(const double* p) { return {_mm256_loadu_pd(p)}; }
   static inline Vec load_some(const double* p, int n) { return {_mm256_maskload_pd(p, first(n))}; }
   using Mask = __m256d;
-  static inline void load_pairs(const double* p, Vec& even, Vec& odd) {
-    const __m256d low = _mm256_loadu_pd(p);
-    const __m256d high = _mm256_loadu_pd(p + 4);
-    const __m256d front = _mm256_permute2f128_pd(low, high, 0x20);
-    const __m256d back = _mm256_permute2f128_pd(low, high, 0x31);
-    even.v = _mm256_unpacklo_pd(front, back);
-    odd.v = _mm256_unpackhi_pd(front, back);
-  }
   inline Vec keep(Mask mask) const { return {_mm256_and_pd(v, mask)}; }
   inline Vec floor() const { return {_mm256_floor_pd(v)}; }
   inline void store_int(int32_t* p) const {
@@ -269,10 +238,6 @@ struct Vec {
   struct Mask {
     bool on[kLanes];
   };
-  static inline void load_pairs(const A* p, Vec& even, Vec& odd) {
-    even = {{p[0], p[2], p[4], p[6]}};
-    odd = {{p[1], p[3], p[5], p[7]}};
-  }
   inline Vec keep(Mask mask) const {
     Vec result;
     for (int i = 0; i < kLanes; ++i) {

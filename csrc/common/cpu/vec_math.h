@@ -1,4 +1,4 @@
-// Arithmetic on Vec beyond vec.h: minimum, maximum, division, exponential, stores of pairs.
+// Arithmetic on Vec beyond vec.h: minimum, maximum, division, exponential, pairs.
 #pragma once
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -10,7 +10,8 @@
 namespace queryseg {
 namespace QUERYSEG_ISA {
 
-// larger(a, b) and smaller(a, b) are b where a or b is NaN.
+// larger(a, b) and smaller(a, b) are b where a or b is NaN. with_rest(v, n, rest) is v in the first
+// n lanes. unzip parts the pairs that lie in two vectors, store_pairs joins them again.
 
 #if QUERYSEG_VEC_BITS == 512
 
@@ -40,6 +41,28 @@ inline Vec<double> scale_by_power(Vec<double> a, Vec<double> n) {
   return {_mm512_scalef_pd(a.v, n.v)};
 }
 
+inline Vec<float> with_rest(Vec<float> v, int n, float rest) {
+  return {_mm512_mask_mov_ps(_mm512_set1_ps(rest), Vec<float>::first(n), v.v)};
+}
+inline Vec<double> with_rest(Vec<double> v, int n, double rest) {
+  return {_mm512_mask_mov_pd(_mm512_set1_pd(rest), Vec<double>::first(n), v.v)};
+}
+inline float largest_lane(Vec<float> v) {
+  return _mm512_reduce_max_ps(v.v);
+}
+inline double largest_lane(Vec<double> v) {
+  return _mm512_reduce_max_pd(v.v);
+}
+inline void unzip(Vec<float> low, Vec<float> high, Vec<float>& even, Vec<float>& odd) {
+  const __m512i pick = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  even.v = _mm512_permutex2var_ps(low.v, pick, high.v);
+  odd.v = _mm512_permutex2var_ps(low.v, _mm512_add_epi32(pick, _mm512_set1_epi32(1)), high.v);
+}
+inline void unzip(Vec<double> low, Vec<double> high, Vec<double>& even, Vec<double>& odd) {
+  const __m512i pick = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+  even.v = _mm512_permutex2var_pd(low.v, pick, high.v);
+  odd.v = _mm512_permutex2var_pd(low.v, _mm512_add_epi64(pick, _mm512_set1_epi64(1)), high.v);
+}
 inline void store_pairs(float* p, Vec<float> even, Vec<float> odd) {
   const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
@@ -84,6 +107,35 @@ inline Vec<double> scale_by_power(Vec<double> a, Vec<double> n) {
   return {_mm256_mul_pd(a.v, _mm256_castsi256_pd(_mm256_slli_epi64(biased, 52)))};
 }
 
+inline Vec<float> with_rest(Vec<float> v, int n, float rest) {
+  const __m256 kept = _mm256_castsi256_ps(Vec<float>::first(n));
+  return {_mm256_blendv_ps(_mm256_set1_ps(rest), v.v, kept)};
+}
+inline Vec<double> with_rest(Vec<double> v, int n, double rest) {
+  const __m256d kept = _mm256_castsi256_pd(Vec<double>::first(n));
+  return {_mm256_blendv_pd(_mm256_set1_pd(rest), v.v, kept)};
+}
+inline float largest_lane(Vec<float> v) {
+  __m128 half = _mm_max_ps(_mm256_castps256_ps128(v.v), _mm256_extractf128_ps(v.v, 1));
+  half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
+inline double largest_lane(Vec<double> v) {
+  const __m128d half = _mm_max_pd(_mm256_castpd256_pd128(v.v), _mm256_extractf128_pd(v.v, 1));
+  return _mm_cvtsd_f64(_mm_max_sd(half, _mm_unpackhi_pd(half, half)));
+}
+inline void unzip(Vec<float> low, Vec<float> high, Vec<float>& even, Vec<float>& odd) {
+  const __m256 front = _mm256_permute2f128_ps(low.v, high.v, 0x20);
+  const __m256 back = _mm256_permute2f128_ps(low.v, high.v, 0x31);
+  even.v = _mm256_shuffle_ps(front, back, 0x88);
+  odd.v = _mm256_shuffle_ps(front, back, 0xdd);
+}
+inline void unzip(Vec<double> low, Vec<double> high, Vec<double>& even, Vec<double>& odd) {
+  const __m256d front = _mm256_permute2f128_pd(low.v, high.v, 0x20);
+  const __m256d back = _mm256_permute2f128_pd(low.v, high.v, 0x31);
+  even.v = _mm256_unpacklo_pd(front, back);
+  odd.v = _mm256_unpackhi_pd(front, back);
+}
 inline void store_pairs(float* p, Vec<float> even, Vec<float> odd) {
   const __m256 low = _mm256_unpacklo_ps(even.v, odd.v);
   const __m256 high = _mm256_unpackhi_ps(even.v, odd.v);
@@ -118,6 +170,24 @@ inline Vec<A> operator/(Vec<A> a, Vec<A> b) {
   return {{a.v[0] / b.v[0], a.v[1] / b.v[1], a.v[2] / b.v[2], a.v[3] / b.v[3]}};
 }
 
+template <typename A>
+inline Vec<A> with_rest(Vec<A> v, int n, A rest) {
+  for (int i = n; i < Vec<A>::kLanes; ++i) {
+    v.v[i] = rest;
+  }
+  return v;
+}
+template <typename A>
+inline A largest_lane(Vec<A> v) {
+  const A low = v.v[0] > v.v[1] ? v.v[0] : v.v[1];
+  const A high = v.v[2] > v.v[3] ? v.v[2] : v.v[3];
+  return low > high ? low : high;
+}
+template <typename A>
+inline void unzip(Vec<A> low, Vec<A> high, Vec<A>& even, Vec<A>& odd) {
+  even = {{low.v[0], low.v[2], high.v[0], high.v[2]}};
+  odd = {{low.v[1], low.v[3], high.v[1], high.v[3]}};
+}
 template <typename A>
 inline void store_pairs(A* p, Vec<A> even, Vec<A> odd) {
   for (int i = 0; i < Vec<A>::kLanes; ++i) {

@@ -14,18 +14,23 @@ struct Part {
   bool pack;  // gather from a copy of the tokens that is packed head by head
 };
 
-// One piece of the gradient of the value: all queries, some heads, some channels of each. Each
-// element belongs to one part and is summed in the order of the queries, so that the result does
-// not depend on the number of threads.
+// One piece of the gradient of the value: some heads, some channels of each. Each element belongs
+// to one part and is summed in the order of the queries, so that the result does not depend on the
+// number of threads.
 struct ValuePart {
   int64_t image;
   int64_t first_head, last_head;
   int64_t first_channel, last_channel;
+  bool in_place;  // sum in the result, which is zero-filled and of the type of the sums
 };
 
 // One instruction-set variant of the CPU kernel.
 struct MsDeformAttnKernels {
   void (*forward)(const ForwardArgs& args, const Part& part);
+  // The gradients of points and value in one walk. The part has all queries and, where it packs, a
+  // type of sums that the value need not have.
+  void (*backward)(const BackwardArgs& args, const Part& part);
+  // The same in two walks, where threads cannot share the heads evenly.
   void (*backward_points)(const BackwardArgs& args, const Part& part);
   void (*backward_value)(const BackwardArgs& args, const ValuePart& part);
 };

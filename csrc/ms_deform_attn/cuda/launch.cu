@@ -1,105 +1,34 @@
-// Chooses and launches the CUDA kernels of multi-scale deformable attention.
+// The CUDA kernels of the plain operator.
 
 #include "ms_deform_attn/cuda/launch.h"
 
-#include "common/cuda/grid.h"
-#include "ms_deform_attn/cuda/kernels.cuh"
+#include "ms_deform_attn/cuda/dispatch.h"
+#include "ms_deform_attn/cuda/plain_source.cuh"
 
 namespace queryseg {
 namespace {
 
-device::DeviceShape device_shape(const AttnShape& shape) {
-  device::DeviceShape result{};
-  result.rows = shape.batch * shape.queries * shape.heads;
-  result.tokens = shape.tokens;
-  result.queries = shape.queries;
-  result.heads = static_cast<int>(shape.heads);
-  result.channels = static_cast<int>(shape.channels);
-  result.levels = static_cast<int>(shape.levels.size());
-  result.points = static_cast<int>(shape.points);
-  for (int i = 0; i < result.levels; ++i) {
-    const Level& level = shape.levels[i];
-    result.level[i] = {static_cast<int>(level.start), level.height, level.width};
-  }
-  return result;
-}
+struct MakePlainSource {
+  PlainInputs inputs;
+  PlainGrads grads;
 
-template <typename A>
-device::PlainSource<A> source_of(const PointInputs& points, const PointGrads& grads) {
-  return {static_cast<const A*>(points.locations), static_cast<const A*>(points.weights),
-          static_cast<A*>(grads.locations), static_cast<A*>(grads.weights)};
-}
-
-struct Forward {
-  const ForwardArgs& args;
-  cudaStream_t stream;
-
-  template <typename T, typename A, int N, int kGroup>
-  cudaError_t run() const {
-    const device::DeviceShape shape = device_shape(args.shape);
-    unsigned int blocks = 0;
-    const cudaError_t error = grid_for(shape.rows * kGroup, &blocks);
-    if (error == cudaSuccess) {
-      device::forward_kernel<T, A, N, kGroup><<<blocks, device::kThreads, 0, stream>>>(
-          shape, source_of<A>(args.points, {}), static_cast<const T*>(args.value),
-          static_cast<T*>(args.output));
-    }
-    return error == cudaSuccess ? cudaGetLastError() : error;
+  template <typename A>
+  device::PlainSource<A> of() const {
+    return {static_cast<const A*>(inputs.locations), static_cast<const A*>(inputs.weights),
+            static_cast<A*>(grads.locations), static_cast<A*>(grads.weights)};
   }
 };
-
-struct Backward {
-  const BackwardArgs& args;
-  cudaStream_t stream;
-
-  template <typename T, typename A, int N, int kGroup>
-  cudaError_t run() const {
-    const device::DeviceShape shape = device_shape(args.shape);
-    unsigned int blocks = 0;
-    const cudaError_t error = grid_for(shape.rows * kGroup, &blocks);
-    if (error == cudaSuccess) {
-      device::backward_kernel<T, A, N, kGroup><<<blocks, device::kThreads, 0, stream>>>(
-          shape, source_of<A>(args.points, args.grads), static_cast<const T*>(args.value),
-          static_cast<const T*>(args.grad_output), static_cast<A*>(args.grad_value));
-    }
-    return error == cudaSuccess ? cudaGetLastError() : error;
-  }
-};
-
-// The widest loads that the channels and addresses allow, in groups that waste few lanes.
-template <typename T, typename A, typename Launch>
-cudaError_t choose_kernel(const Launch& launch, bool aligned) {
-  constexpr int kPack = 16 / sizeof(T);
-  const int64_t channels = launch.args.shape.channels;
-  if (!aligned || channels % kPack != 0) {
-    return launch.template run<T, A, 1, 32>();
-  }
-  return channels <= 4 * kPack ? launch.template run<T, A, kPack, 4>()
-                               : launch.template run<T, A, kPack, 8>();
-}
-
-template <typename Launch>
-cudaError_t dispatch(const Launch& launch, bool aligned) {
-  switch (launch.args.type) {
-    case ValueType::kFloat:
-      return choose_kernel<float, float>(launch, aligned);
-    case ValueType::kDouble:
-      return choose_kernel<double, double>(launch, aligned);
-    case ValueType::kHalf:
-      return choose_kernel<half_t, float>(launch, aligned);
-    default:
-      return choose_kernel<bfloat16_t, float>(launch, aligned);
-  }
-}
 
 }  // namespace
 
 cudaError_t ms_deform_attn_forward_cuda(const ForwardArgs& args, cudaStream_t stream) {
-  return dispatch(Forward{args, stream}, aligned(args.value, 16) && aligned(args.output, 16));
+  return launch_forward(args, MakePlainSource{std::get<PlainInputs>(args.points), {}}, stream);
 }
 
 cudaError_t ms_deform_attn_backward_cuda(const BackwardArgs& args, cudaStream_t stream) {
-  return dispatch(Backward{args, stream}, aligned(args.value, 16) && aligned(args.grad_output, 16));
+  return launch_backward(
+      args, MakePlainSource{std::get<PlainInputs>(args.points), std::get<PlainGrads>(args.grads)},
+      stream);
 }
 
 }  // namespace queryseg

@@ -5,39 +5,23 @@
 #include "common/cuda/tensor.h"
 #include "ms_deform_attn/arguments.h"
 #include "ms_deform_attn/cuda/launch.h"
+#include "ms_deform_attn/cuda/limits.h"
 
 namespace queryseg {
 namespace {
 
-AttnShape cuda_shape_of(const Tensor& value, const std::vector<int64_t>& spatial_shapes,
-                        const Tensor& locations, const Tensor& weights) {
-  AttnShape shape = shape_of(value, spatial_shapes, locations, weights);
-  STD_TORCH_CHECK(static_cast<int64_t>(shape.levels.size()) <= kMostLevelsOnCuda, "at most ",
-                  kMostLevelsOnCuda, " levels on CUDA, got ", shape.levels.size());
-  STD_TORCH_CHECK(shape.tokens < (int64_t{1} << 31) && shape.heads < (int64_t{1} << 31) &&
-                      shape.channels < (int64_t{1} << 31),
-                  "a dimension of value is 2^31 or more");
-  for (const Level& level : shape.levels) {
-    STD_TORCH_CHECK(level.width < (1 << 27), "a level is 2^27 pixels wide or more");
-  }
-  return shape;
-}
-
 Tensor forward_cuda(const Tensor& value, std::vector<int64_t> spatial_shapes,
                     const Tensor& sampling_locations, const Tensor& attention_weights) {
-  const AttnShape shape =
-      cuda_shape_of(value, spatial_shapes, sampling_locations, attention_weights);
+  const AttnShape shape = plain_shape(value, spatial_shapes, sampling_locations, attention_weights);
+  check_cuda_limits(shape);
   const DeviceGuard guard(value.get_device_index());
   const Tensor values = torch::stable::contiguous(value);
   const Tensor locations = contiguous_pairs(sampling_locations);
   const Tensor weights = torch::stable::contiguous(attention_weights);
-  const Tensor output =
-      torch::stable::new_empty(value, {shape.batch, shape.queries, shape.heads * shape.channels});
+  const Tensor output = torch::stable::new_empty(value, output_sizes(shape));
   if (output.numel() > 0) {
-    const ForwardArgs args{shape,
-                           value_type(value),
-                           values.const_data_ptr(),
-                           {locations.const_data_ptr(), weights.const_data_ptr()},
+    const ForwardArgs args{shape, value_type(value), values.const_data_ptr(),
+                           PlainInputs{locations.const_data_ptr(), weights.const_data_ptr()},
                            output.mutable_data_ptr()};
     STD_CUDA_CHECK(ms_deform_attn_forward_cuda(args, current_stream(value)));
   }
@@ -48,8 +32,8 @@ std::tuple<Tensor, Tensor, Tensor> backward_cuda(const Tensor& grad_output, cons
                                                  std::vector<int64_t> spatial_shapes,
                                                  const Tensor& sampling_locations,
                                                  const Tensor& attention_weights) {
-  const AttnShape shape =
-      cuda_shape_of(value, spatial_shapes, sampling_locations, attention_weights);
+  const AttnShape shape = plain_shape(value, spatial_shapes, sampling_locations, attention_weights);
+  check_cuda_limits(shape);
   check_grad_output(grad_output, value, shape);
   const DeviceGuard guard(value.get_device_index());
   const Tensor grads = torch::stable::contiguous(grad_output);
@@ -61,13 +45,14 @@ std::tuple<Tensor, Tensor, Tensor> backward_cuda(const Tensor& grad_output, cons
   const Tensor grad_locations = torch::stable::new_empty(locations, locations.sizes());
   const Tensor grad_weights = torch::stable::new_empty(weights, weights.sizes());
   if (weights.numel() > 0) {
-    const BackwardArgs args{shape,
-                            value_type(value),
-                            values.const_data_ptr(),
-                            grads.const_data_ptr(),
-                            {locations.const_data_ptr(), weights.const_data_ptr()},
-                            {grad_locations.mutable_data_ptr(), grad_weights.mutable_data_ptr()},
-                            grad_value.mutable_data_ptr()};
+    const BackwardArgs args{
+        shape,
+        value_type(value),
+        values.const_data_ptr(),
+        grads.const_data_ptr(),
+        PlainInputs{locations.const_data_ptr(), weights.const_data_ptr()},
+        PlainGrads{grad_locations.mutable_data_ptr(), grad_weights.mutable_data_ptr()},
+        grad_value.mutable_data_ptr()};
     STD_CUDA_CHECK(ms_deform_attn_backward_cuda(args, current_stream(value)));
   }
   return {torch::stable::to(grad_value, value.scalar_type()), grad_locations, grad_weights};

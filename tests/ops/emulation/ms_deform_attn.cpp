@@ -3,6 +3,7 @@
 #include "cuda_emulation.h"
 // The kernels come after the words they are written in.
 #include "ms_deform_attn/cuda/kernels.cuh"
+#include "ms_deform_attn/cuda/plain_source.cuh"
 
 using namespace queryseg;
 using namespace queryseg::device;

@@ -1,0 +1,92 @@
+// The backward pass at the corners of the points: what they add to the gradient of the value, and
+// the products that the gradients of the points are made of.
+#pragma once
+
+#include "ms_deform_attn/cpu/channels.h"
+#include "ms_deform_attn/cpu/points.h"
+
+namespace queryseg {
+namespace QUERYSEG_ISA {
+
+#if QUERYSEG_VEC_BITS == 512
+inline __m256 fold(Vec<float> v) {
+  return _mm256_add_ps(_mm512_castps512_ps256(v.v), _mm512_extractf32x8_ps(v.v, 1));
+}
+#elif QUERYSEG_VEC_BITS == 256
+inline __m256 fold(Vec<float> v) {
+  return v.v;
+}
+#endif
+
+template <typename A>
+inline void sum4(const Vec<A> (&v)[4], A* out) {
+  for (int i = 0; i < 4; ++i) {
+    out[i] = v[i].sum();
+  }
+}
+
+#if QUERYSEG_VEC_BITS >= 256
+inline void sum4(const Vec<float> (&v)[4], float* out) {
+  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(fold(v[0]), fold(v[1])),
+                                      _mm256_hadd_ps(fold(v[2]), fold(v[3])));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+}
+#endif
+
+// With kProducts, adds grad_output . value[corner] to the products of every point of a head; with
+// kSums, adds weight * grad_output to the gradient of every corner. `tables` know the layout of
+// `image`, of `grad_image`, or of both.
+template <typename T, typename A, bool kProducts, bool kSums>
+struct CornerGradients {
+  const PointTables<A>& tables;
+  Points<A>& points;
+  const T* grad_output;  // of the head
+  int start;             // first point of the head
+  const T* image;
+  A* grad_image;
+
+  template <int N, bool kTail>
+  inline void run(int64_t channel, int tail) {
+    using Run = Channels<A, N, kTail>;
+    const Run grad = Run::load(grad_output + channel, tail);
+    for (int p = start; p < start + tables.per_head; ++p) {
+      if (points.state[p] == A(0)) {
+        continue;
+      }
+      const int64_t upper = channel + cell_offset(tables, points, p);
+      const int64_t lower = upper + tables.row_step[p];
+      const int64_t corners[4] = {upper, upper + tables.token_step, lower,
+                                  lower + tables.token_step};
+      Vec<A> products[4];
+      for (int corner = 0; corner < 4; ++corner) {
+        products[corner] = Vec<A>::zero();
+        if (points.state[p] == A(2) || corner_on_map(tables, points, p, corner)) {
+          if constexpr (kProducts) {
+            const Run value = Run::load(image + corners[corner], tail);
+            for (int i = 0; i < N; ++i) {
+              products[corner] = fma(grad.v[i], value.v[i], products[corner]);
+            }
+          }
+          if constexpr (kSums) {
+            const Vec<A> weight = Vec<A>::splat(points.weight[corner][p]);
+            Run sum = Run::load(grad_image + corners[corner], tail);
+            for (int i = 0; i < N; ++i) {
+              sum.v[i] = fma(weight, grad.v[i], sum.v[i]);
+            }
+            sum.store(grad_image + corners[corner], tail);
+          }
+        }
+      }
+      if constexpr (kProducts) {
+        A sums[4];
+        sum4(products, sums);
+        for (int corner = 0; corner < 4; ++corner) {
+          points.dot[corner][p] += sums[corner];
+        }
+      }
+    }
+  }
+};
+
+}  // namespace QUERYSEG_ISA
+}  // namespace queryseg
