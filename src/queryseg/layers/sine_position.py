@@ -21,7 +21,8 @@ def sine_code(values: Tensor, *, dim: int, temperature: float = 10000.0) -> Tens
     tensor([[1., 0.]])
     """
     exponents = torch.arange(0, dim, 2, device=values.device, dtype=values.dtype) / dim
-    wave = values[..., None] * temperature**-exponents
+    # Divided as DETR does: on padding, values of millions make each rounding a new angle.
+    wave = values[..., None] / temperature**exponents
     return torch.stack((wave.sin(), wave.cos()), dim=-1).flatten(-2)
 
 

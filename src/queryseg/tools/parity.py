@@ -33,7 +33,7 @@ def compare(
 
     Args:
         config_file: LazyConfig of the model that the bundle was made with.
-        golden_file: `.npz` bundle; its name tells what it holds.
+        golden_file: `.npz` bundle, or `.json` of numbers; its name tells what it holds.
         overrides: `key=value` changes to the config.
         dtype: in which the model runs.
 
@@ -46,13 +46,31 @@ def compare(
         raise FileNotFoundError(f"there is no golden bundle {golden_file}")
     cfg = apply_overrides(load_config(config_file), overrides)
     model = instantiate(cfg.model)
-    with np.load(golden_file, allow_pickle=False) as stored:
-        golden = {name: stored[name] for name in stored.files}
+    golden = read_golden(golden_file)
     try:
         bundle = find_bundle(golden_file, model)
     except ValueError as error:
         raise ToolError(str(error)) from error
     return bundle.compare(model, golden, dtype)
+
+
+def read_golden(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a bundle; in a `.json` bundle null stands for "nothing", an empty array.
+
+    Raises:
+        ToolError: a JSON file that is no object of numbers.
+    """
+    if path.suffix != ".json":
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    try:
+        numbers = json.loads(path.read_text())
+        return {
+            name: np.zeros(0) if number is None else np.asarray(float(number))
+            for name, number in numbers.items()
+        }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ToolError(f"{path} is no JSON object of numbers: {error}") from error
 
 
 def as_json(report: ParityReport) -> str:
@@ -72,7 +90,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m queryseg.tools.parity", description=__doc__)
     parser.add_argument("--config-file", required=True, help="config of the bundle's model")
-    parser.add_argument("--golden", required=True, type=Path, help="golden bundle, .npz")
+    parser.add_argument("--golden", required=True, type=Path, help="golden bundle, .npz or .json")
     parser.add_argument("--dump", type=Path, help="write our arrays to this .npz")
     parser.add_argument(
         "--dtype",
