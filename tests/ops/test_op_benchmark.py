@@ -2,13 +2,15 @@
 
 import json
 import time
+from datetime import datetime, timezone
 
 import pytest
 import torch
 
+from queryseg.tools import benchmark
 from queryseg.tools.console import ToolError
-from queryseg.tools.op_benchmark import command
-from queryseg.tools.op_benchmark.case import Case, Contender
+from queryseg.tools.op_benchmark import command, machine, ms_deform_attn_cases
+from queryseg.tools.op_benchmark.case import Case, Contender, Cost
 from queryseg.tools.op_benchmark.measure import measure, peak_memory
 from queryseg.tools.op_benchmark.ms_deform_attn_cases import contenders
 
@@ -45,6 +47,9 @@ def test_ratio_is_baseline_time_over_ours(one_fake_case, capsys):
     assert found["ratios"]["fake/small/forward"] == pytest.approx(4, rel=0.25)
     assert found["milliseconds"]["fake/small/forward"]["ours"] == pytest.approx(2, rel=0.25)
     assert found["kernels"] == command.build_info()
+    assert found["machine"]["date"] == datetime.now(timezone.utc).strftime("%Y-%m-%d")
+    assert found["machine"]["processor"]
+    assert found["clock"] == "CPU time"
 
 
 def test_table_shows_every_contender(one_fake_case, capsys):
@@ -59,6 +64,74 @@ def test_the_promised_cases_exist(capsys):
     listed = set(capsys.readouterr().out.split())
     promised = {"ms_deform_attn/encoder_800x1333", "ms_deform_attn/decoder_800x1333"}
     assert promised | {"dynamic_conv/n300"} <= listed
+
+
+def test_the_tool_for_models_measures_operators_too(one_fake_case, capsys):
+    assert benchmark.main(["--op", "fake", "--runs", "1"]) == 0
+    assert f"Kernels chosen: {machine.kernel_variant('cpu')}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("info", "device", "expected"),
+    [
+        ({"problem": "no compiler"}, "cpu", "pure torch (no compiler)"),
+        ({"cpu_capability": "avx2", "cuda": ""}, "cpu", "CPU, avx2"),
+        ({"cuda": ""}, "cuda:0", "pure torch (the kernels were built without CUDA)"),
+        ({"cuda": "13.0", "cuda_architectures": "9.0"}, "cuda:1", "CUDA 13.0 for 9.0"),
+    ],
+)
+def test_the_chosen_kernels_are_named(monkeypatch, info, device, expected):
+    monkeypatch.setattr(machine, "build_info", lambda: info)
+    assert machine.kernel_variant(device) == expected
+
+
+def test_the_object_is_written_to_a_file(one_fake_case, capsys, tmp_path):
+    target = tmp_path / "results" / "fake.json"
+    assert command.main(["--runs", "1", "--output", str(target)]) == 0
+    assert json.loads(target.read_text())["ratios"].keys() == {"fake/small/forward"}
+
+
+def test_other_contenders_come_before_the_baselines_of_the_case(one_fake_case, capsys):
+    def extra(case, device, ours):
+        assert (case.name, device.type, ours.name) == ("small", "cpu", "ours")
+        return [Contender("first baseline", lambda: busy(0.02), passes=("forward",))]
+
+    assert command.main(["--json", "--runs", "3"], extra=extra) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ratios"]["fake/small/forward"] == pytest.approx(10, rel=0.3)
+    assert list(found["milliseconds"]["fake/small/forward"]) == [
+        "ours",
+        "first baseline",
+        "baseline",
+    ]
+
+
+def test_floors_follow_from_bytes_and_bandwidths():
+    cost = Cost(flops=1, bytes=2e6, gathered_bytes=3e6) + Cost(flops=1, bytes=1e6)
+    assert cost.flops == 2
+    found = machine.floors(cost, copy=1e9, l1=1e10)
+    assert found == pytest.approx({"memory_ms": 3.0, "l1_ms": 0.3})
+    assert machine.floors(cost, copy=1e9, l1=None).keys() == {"memory_ms"}
+
+
+def test_the_costs_of_the_encoder_are_those_counted_on_paper():
+    costs = ms_deform_attn_cases.costs("800x1333", None)
+    assert costs["forward"].bytes == pytest.approx(79.6e6, rel=1e-3)
+    assert costs["forward"].flops == pytest.approx(0.73e9, rel=1e-2)
+    assert costs["forward"].gathered_bytes == pytest.approx(1456e6, rel=1e-3)
+    backward = costs["forward_backward"].bytes - costs["forward"].bytes
+    assert backward == pytest.approx(136.5e6, rel=1e-3)
+
+
+def test_every_case_counts_what_its_passes_need():
+    for case in command.all_cases():
+        costs = case.costs()
+        assert set(case.passes) <= set(costs), case.key
+        assert all(one.flops > 0 and one.bytes > 0 for one in costs.values()), case.key
+
+
+def test_memory_bandwidth_is_measured_in_a_sane_range():
+    assert 1e9 < machine.copy_bandwidth(torch.device("cpu")) < 1e12
 
 
 def test_an_unknown_operator_is_an_error_that_names_the_known_ones():

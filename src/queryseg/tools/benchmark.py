@@ -1,9 +1,10 @@
-"""`python -m queryseg.tools.benchmark`: how fast a model is on this machine."""
+"""`python -m queryseg.tools.benchmark`: how fast a model or an operator is on this machine."""
 
 import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +23,7 @@ from queryseg.checkpoint import load_into, open_checkpoint
 from queryseg.engine import apply_overrides, load_config
 from queryseg.engine.run_setup import resolve_device
 from queryseg.tools.console import ToolError, run_tool, say
+from queryseg.tools.op_benchmark import command as op_benchmark
 
 # The method in which a model turns raw outputs into instances; Detectron2's R-CNN has its own.
 POSTPROCESSING = ("segment", "_postprocess")
@@ -73,6 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m queryseg.tools.benchmark",
         description="Measure a model's latency: batch 1, from the image tensor to the instances, "
         "with a warm-up, synchronised, as the median over all runs.",
+        epilog="--op NAME measures an operator against its baselines instead of a model and says "
+        "which kernels were chosen: see --op NAME --help",
     )
     parser.add_argument("--config-file", required=True, help="config file, or an installed one")
     parser.add_argument("--weights", default="", help="checkpoint; random weights without it")
@@ -89,7 +93,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    args = build_parser().parse_intermixed_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if any(word.partition("=")[0] == "--op" for word in words):
+        return op_benchmark.main(words)
+    args = build_parser().parse_intermixed_args(words)
     if args.runs < 1 or args.warm_up < 0:
         raise ToolError("--runs must be at least 1 and --warm-up at least 0")
     if args.threads:

@@ -4,17 +4,45 @@ import argparse
 import importlib
 import json
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from tabulate import tabulate
 
+from queryseg.engine.run_setup import resolve_device
 from queryseg.ops import build_info
 from queryseg.tools import op_benchmark
 from queryseg.tools.console import ToolError, say
-from queryseg.tools.op_benchmark.case import Case
+from queryseg.tools.op_benchmark.case import Case, Contender
+from queryseg.tools.op_benchmark.machine import (
+    copy_bandwidth,
+    describe_machine,
+    floors,
+    kernel_variant,
+    l1_bandwidth,
+)
 from queryseg.tools.op_benchmark.measure import Measurement, measure
+
+# More ways to compute a case: takes the case, the device and our own contender. What it returns
+# stands before the case's own baselines, so that the ratio is taken against the first of them.
+Extra = Callable[[Case, torch.device, Contender], list[Contender]]
+
+
+@dataclass
+class Result:
+    """One pass of one case: every contender's figures, and what bounds them."""
+
+    found: dict[str, Measurement]
+    floors: dict[str, float]
+
+    @property
+    def ratio(self) -> float:
+        """Time of the baseline (the second contender) over ours (the first)."""
+        ours, baseline, *_ = self.found.values()
+        return baseline.milliseconds / ours.milliseconds
 
 
 def all_cases() -> list[Case]:
@@ -30,14 +58,18 @@ def all_cases() -> list[Case]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure the operators against their baselines.")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, auto (default: cpu)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--runs", type=int, default=20, help="timed runs of each contender")
     parser.add_argument("--op", action="append", help="only this operator (may be repeated)")
     parser.add_argument("--case", action="append", help="only this case (may be repeated)")
     parser.add_argument("--list", action="store_true", help="list the cases and leave")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args(argv)
+    parser.add_argument("--output", type=Path, help="write the JSON object to this file too")
+    options = parser.parse_args(argv)
+    if options.runs < 1 or options.threads < 1:
+        raise ToolError("--runs and --threads must be at least 1")
+    return options
 
 
 def chosen(cases: list[Case], options: argparse.Namespace) -> list[Case]:
@@ -61,51 +93,72 @@ def chosen(cases: list[Case], options: argparse.Namespace) -> list[Case]:
     ]
 
 
-def ratio(measurements: dict[str, Measurement]) -> float:
-    """Time of the baseline (the second contender) over ours (the first)."""
-    ours, baseline, *_ = measurements.values()
-    return baseline.milliseconds / ours.milliseconds
+def run_cases(
+    cases: list[Case], device: torch.device, options: argparse.Namespace, extra: Extra | None
+) -> dict[str, Result]:
+    """Measure every pass of every case, under its key."""
+    copy, l1 = copy_bandwidth(device), l1_bandwidth(device)
+    results = {}
+    for case in cases:
+        ours, *others = case.build(device)
+        more = extra(case, device, ours) if extra else []
+        costs = case.costs()
+        for name in case.passes:
+            found = measure([ours, *more, *others], name, device, options.runs, options.threads)
+            bounds = floors(costs[name], copy, l1) if name in costs else {}
+            results[f"{case.key}/{name}"] = Result(found, bounds)
+    return results
 
 
-def report(
-    results: dict[str, dict[str, Measurement]], options: argparse.Namespace
-) -> dict[str, Any]:
+def report(results: dict[str, Result], options: argparse.Namespace) -> dict[str, Any]:
     """Everything measured, as one JSON-able object."""
     return {
-        "device": torch.cuda.get_device_name(options.device)
-        if options.device.startswith("cuda")
-        else "cpu",
+        "device": options.device,
+        "machine": describe_machine(options.device),
         "threads": options.threads,
         "runs": options.runs,
+        "clock": clock(options),
         "torch": torch.__version__,
         "kernels": build_info(),
-        "ratios": {key: ratio(found) for key, found in results.items()},
+        "variant": kernel_variant(options.device),
+        "ratios": {key: result.ratio for key, result in results.items()},
         "milliseconds": {
-            key: {name: one.milliseconds for name, one in found.items()}
-            for key, found in results.items()
+            key: {name: one.milliseconds for name, one in result.found.items()}
+            for key, result in results.items()
         },
         "peak_bytes": {
-            key: {name: one.peak_bytes for name, one in found.items()}
-            for key, found in results.items()
+            key: {name: one.peak_bytes for name, one in result.found.items()}
+            for key, result in results.items()
         },
+        "floors": {key: result.floors for key, result in results.items()},
     }
 
 
-def table(results: dict[str, dict[str, Measurement]]) -> str:
-    """One row per case, pass and contender."""
-    rows = []
-    for key, found in results.items():
-        ours = next(iter(found.values())).milliseconds
-        for index, (name, one) in enumerate(found.items()):
+def clock(options: argparse.Namespace) -> str:
+    """What kind of time the figures are."""
+    if options.device.startswith("cuda"):
+        return "GPU time"
+    return "CPU time" if options.threads == 1 else "wall time"
+
+
+def table(results: dict[str, Result]) -> str:
+    """One row per case, pass and contender, and one for each floor."""
+    rows: list[tuple[Any, ...]] = []
+    for key, result in results.items():
+        ours = next(iter(result.found.values())).milliseconds
+        for index, (name, one) in enumerate(result.found.items()):
             peak = "" if one.peak_bytes is None else f"{one.peak_bytes / 2**20:.1f}"
             rows.append(
                 (key if index == 0 else "", name, one.milliseconds, one.milliseconds / ours, peak)
             )
+        for name, bound in result.floors.items():
+            title = f"floor of the {'memory' if name == 'memory_ms' else 'L1 caches'}"
+            rows.append(("", title, bound, bound / ours, ""))
     headers = ("case", "", "ms", "over ours", "peak MiB")
     return tabulate(rows, headers=headers, floatfmt=".2f", disable_numparse=[4])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, extra: Extra | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     options = parse(argv)
     cases = chosen(all_cases(), options)
@@ -114,19 +167,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(case.key)
         return 0
     torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    results = {}
-    for case in cases:
-        contenders = case.build(device)
-        for name in case.passes:
-            results[f"{case.key}/{name}"] = measure(
-                contenders, name, device, options.runs, options.threads
-            )
+    device = resolve_device(options.device)
+    options.device = str(device)
+    results = run_cases(cases, device, options, extra)
+    if options.output is not None or options.json:
+        text = json.dumps(report(results, options), indent=None if options.json else 1)
+        if options.output is not None:
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text(text + "\n")
     if options.json:
-        say(json.dumps(report(results, options)))
+        say(text)
         return 0
-    clock = "CPU time" if device.type == "cpu" and options.threads == 1 else "time"
-    variant = build_info().get("cpu_capability", "pure torch")
-    say(f"Median {clock} of {options.runs} runs, {options.threads} threads, kernels: {variant}")
+    threads = f", {options.threads} threads" if device.type == "cpu" else ""
+    say(f"Median {clock(options)} of {options.runs} runs{threads}")
+    say(f"Kernels chosen: {kernel_variant(options.device)}")
     say(table(results))
     return 0

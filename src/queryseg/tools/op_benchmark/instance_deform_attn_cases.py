@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from queryseg.ops.instance_deform_attn import instance_deform_attn, num_dynamic_weights
-from queryseg.tools.op_benchmark.case import Case, Contender
+from queryseg.tools.op_benchmark.case import Case, Contender, Cost
 
 HEIGHT, WIDTH = 100, 167
 CHANNELS, HEADS, POINTS = 8, 4, 4
@@ -74,12 +74,26 @@ def build(instances: int, device: torch.device) -> list[Contender]:
     ]
 
 
+def costs(instances: int) -> dict[str, Cost]:
+    """In float32: the linear layers, the softmax (10 operations an exponential) and the samples."""
+    pixels, samples = instances * HEIGHT * WIDTH, HEADS * POINTS
+    linear = 2 * CHANNELS * (3 * samples + 1)
+    per_pixel = linear + 10 * samples + 8 * samples * CHANNELS // HEADS
+    feats = 4 * HEIGHT * WIDTH * CHANNELS
+    weights = 4 * instances * num_dynamic_weights(CHANNELS, HEADS, POINTS)
+    corners = 16 * pixels * samples * CHANNELS // HEADS
+    forward = Cost(pixels * per_pixel, feats + weights + 4 * pixels, corners)
+    backward = Cost(3 * pixels * per_pixel, 2 * (feats + weights) + 4 * pixels, 2 * corners)
+    return {"forward": forward, "forward_backward": forward + backward}
+
+
 CASES = [
     Case(
         "instance_deform_attn",
         f"n{instances}_{HEIGHT}x{WIDTH}",
         partial(build, instances),
         passes=passes,
+        costs=partial(costs, instances),
     )
     for instances, passes in ((100, ("forward",)), (20, ("forward", "forward_backward")))
 ]

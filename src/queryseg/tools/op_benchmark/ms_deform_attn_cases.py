@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from queryseg.ops import ms_deform_attn
-from queryseg.tools.op_benchmark.case import Case, Contender
+from queryseg.tools.op_benchmark.case import Case, Contender, Cost
 
 LEVELS = {
     "800x1333": [(100, 167), (50, 84), (25, 42), (13, 21)],
@@ -91,8 +91,25 @@ def contenders(size: str, queries: int | None, device: torch.device) -> list[Con
     ]
 
 
+def costs(size: str, queries: int | None) -> dict[str, Cost]:
+    """In float32: 8 operations a sample and channel forward, 17 backward."""
+    tokens = sum(height * width for height, width in LEVELS[size])
+    rows = HEADS * (tokens if queries is None else queries)
+    samples = rows * len(LEVELS[size]) * POINTS
+    value, points, output = 4 * tokens * HEADS * CHANNELS, 12 * samples, 4 * rows * CHANNELS
+    corners = 16 * samples * CHANNELS
+    forward = Cost(8 * samples * CHANNELS, value + points + output, corners)
+    backward = Cost(17 * samples * CHANNELS, 2 * value + 2 * points + output, 2 * corners)
+    return {"forward": forward, "forward_backward": forward + backward}
+
+
 def case(name: str, size: str, queries: int | None) -> Case:
-    return Case("ms_deform_attn", name, lambda device: contenders(size, queries, device))
+    return Case(
+        "ms_deform_attn",
+        name,
+        lambda device: contenders(size, queries, device),
+        costs=lambda: costs(size, queries),
+    )
 
 
 CASES = [

@@ -6,7 +6,7 @@ from torchvision.ops import roi_align
 
 from queryseg.ops import gather_nodes
 from queryseg.ops.quadtree import QuadtreeNodes, select_nodes
-from queryseg.tools.op_benchmark.case import Case, Contender
+from queryseg.tools.op_benchmark.case import Case, Contender, Cost
 
 GRIDS = (28, 56, 112)
 NODES = (110, 439, 1757)  # of each box on each grid, 14 % of the cells: 2306
@@ -88,8 +88,28 @@ def contenders(count: int, device: torch.device) -> list[Contender]:
     ]
 
 
+def costs(count: int) -> dict[str, Cost]:
+    """In float32, with a cell's mean as a product of sums over its rows and columns."""
+    boxes = make_boxes(count)
+    scale = torch.tensor(SCALES)[pyramid_levels(boxes)].unsqueeze(-1)
+    sides = (boxes[:, 2:] - boxes[:, :2]).unsqueeze(1) * scale
+    samples = (sides / torch.tensor(GRIDS).view(-1, 1)).ceil()
+    nodes = torch.tensor(NODES)
+    pixels = int(((samples + 1).prod(-1) * nodes).sum())
+    maps = sum(int(HEIGHT * one) * int(WIDTH * one) for one in SCALES)
+    output = 4 * count * sum(NODES) * CHANNELS
+    forward = Cost(2 * pixels * CHANNELS, 4 * maps * CHANNELS + output, 4 * pixels * CHANNELS)
+    return {"forward": forward, "forward_backward": forward + forward}
+
+
 def case(name: str, count: int, passes: tuple[str, ...]) -> Case:
-    return Case("quadtree", name, lambda device: contenders(count, device), passes)
+    return Case(
+        "quadtree",
+        name,
+        lambda device: contenders(count, device),
+        passes,
+        costs=lambda: costs(count),
+    )
 
 
 CASES = [
