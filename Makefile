@@ -1,6 +1,7 @@
 # make quickstart   install, train a small FastInst on synthetic data, evaluate it, draw its predictions
 # make test         install if needed, run the whole test suite
 # make check        lint, format, types, C++ format
+# make gpu-check    build, test, train and measure on a CUDA GPU
 # make clean        remove what the targets above made
 #
 # PYTHON=/path/to/python uses that environment instead of making .venv.
@@ -18,11 +19,11 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/installed
 endif
 
-.PHONY: quickstart test check clean installed
+.PHONY: quickstart test check gpu-check clean installed
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -5
+	@sed -n 's/^# //p' Makefile | head -6
 
 $(VENV)/bin/python:
 	@base=$$(for name in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -63,6 +64,9 @@ check: $(READY)
 	$(PY) -m mypy
 	$(PY) -c "from clang_format import clang_format; clang_format()" --dry-run --Werror \
 	  $$(find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+gpu-check: $(READY)
+	@$(PY) benchmarks/gpu_check.py
 
 clean:
 	rm -rf $(VENV) build $(OUTPUT) $(SHAPES) .pytest_cache .ruff_cache .mypy_cache

@@ -174,6 +174,7 @@ def test_lost_additions_to_the_feature_gradient_are_caught_in_every_seed():
         assert relative_error(last, complete) > 1e-3, seed
 
 
+@pytest.mark.host
 def test_results_do_not_depend_on_the_run():
     case = make_case(5, instances=5, height=13, width=37, **SOIT).to(torch.float32).trainable()
     output = case.call()

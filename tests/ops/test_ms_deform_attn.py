@@ -177,6 +177,7 @@ def test_nan_in_the_value_reaches_only_the_points_that_touch_it():
     assert output[0, 1].isnan().all()
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("queries", [3, 300], ids=["direct", "packed"])
 def test_results_do_not_depend_on_the_number_of_threads_or_the_run(queries):
     case = make_case(

@@ -142,7 +142,7 @@ def test_boxes_that_hold_no_pixel_give_finite_values_and_gradients(box):
     if box[2] != 1e30:
         assert not output.any()
     expected = quadtree_gather_reference(*operator_arguments(case))
-    assert torch.equal(output, expected)
+    assert relative_error(output, expected) < 1e-13
 
 
 def test_a_nan_beside_a_cell_does_not_leak_into_it():
@@ -156,6 +156,7 @@ def test_a_nan_beside_a_cell_does_not_leak_into_it():
     assert torch.equal(output, torch.ones(16, 3))
 
 
+@pytest.mark.host
 def test_results_do_not_depend_on_runs_or_threads():
     case = make_case(3, channels=64, nodes=400, instances=8, dtype=torch.float32)
     threads = torch.get_num_threads()
