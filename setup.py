@@ -11,6 +11,7 @@ Environment variables:
                             compiled where torch has CUDA and its toolkit is found.
     CUDA_HOME               root of the CUDA toolkit, where the search does not find it.
     TORCH_CUDA_ARCH_LIST    GPU architectures, for example "8.0;9.0+PTX".
+    CFLAGS                  more options of the C++ compiler; an -O level in it replaces -O3.
     MAX_JOBS                compilers at a time.
 """
 
@@ -170,7 +171,9 @@ def extension(plan: Plan) -> Any:
         f"-DQUERYSEG_CUDA_ARCHITECTURES={plan.architectures}",
     ]
     if os.name != "nt":
-        host += ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
+        if not re.search(r"-O\w", os.environ.get("CFLAGS", "")):
+            host.append("-O3")
+        host += ["-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
         host += ["-Wno-maybe-uninitialized"]  # GCC reports its own intrinsics
     flags = {"cxx": host}
     if plan.cuda_home is not None:
