@@ -1,8 +1,8 @@
 """Runs the tests of the kernels under AddressSanitizer: `make asan`.
 
-The C++ sources are compiled with it, and with the integer checks of UBSan, into a folder of their own, beside links to the
-package, so that the installed binary stays as it is. The sanitizer's library has to be there before
-anything else in the process, so Python is started with it preloaded.
+The C++ sources are compiled with it, and with the integer checks of UBSan, into a folder of their
+own beside links to the package, so that the installed binary stays as it is. The sanitizer's
+library has to be there before anything else in the process: Python is started with it preloaded.
 """
 
 import argparse
