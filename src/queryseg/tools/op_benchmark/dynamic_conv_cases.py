@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from queryseg.ops import dynamic_conv
-from queryseg.tools.op_benchmark.case import Case, Contender
+from queryseg.tools.op_benchmark.case import Case, Contender, Cost
 
 CHANNELS, INNER = 256, 64
 
@@ -52,8 +52,19 @@ def build(instances: int, side: int, device: torch.device) -> list[Contender]:
     ]
 
 
-CASES = [
-    Case("dynamic_conv", "n300", partial(build, 300, 7)),
-    Case("dynamic_conv", "n100", partial(build, 100, 7)),
-    Case("dynamic_conv", "n100_14x14", partial(build, 100, 14)),
-]
+def costs(instances: int, side: int) -> dict[str, Cost]:
+    """In float32: the two matrix products, which a backward pass takes twice."""
+    rows = instances * side * side
+    maps, weights = 4 * rows * CHANNELS, 8 * instances * CHANNELS * INNER
+    flops = 4 * rows * CHANNELS * INNER
+    forward = Cost(flops, 2 * maps + weights)
+    backward = Cost(2 * flops, 3 * maps + 2 * weights)
+    return {"forward": forward, "forward_backward": forward + backward}
+
+
+def case(name: str, instances: int, side: int) -> Case:
+    build_case, cost_case = partial(build, instances, side), partial(costs, instances, side)
+    return Case("dynamic_conv", name, build_case, costs=cost_case)
+
+
+CASES = [case("n300", 300, 7), case("n100", 100, 7), case("n100_14x14", 100, 14)]
