@@ -15,7 +15,7 @@ struct PlainSource {
 
   // The points of one (query, head).
   struct Head {
-    PlainSource source;
+    const PlainSource& source;
     int64 first;  // within (B, Q, M, L, P)
 
     __device__ __forceinline__ Located<A> read(int point, int, const DeviceLevel& level) const {
