@@ -19,7 +19,10 @@ model = L(build_dino)(
     in_channels={"res3": 512, "res4": 1024, "res5": 2048},
     num_levels=4,
     embed_dim=256,
+    num_heads=8,
     ffn_dim=2048,
+    encoder_layers=6,
+    decoder_layers=6,
     num_queries=900,
     share_heads=True,
     extra_label=True,
@@ -27,6 +30,7 @@ model = L(build_dino)(
     box_noise=0.4,
     position_temperature=20.0,
     position_offset=0.0,
+    reference_eps=1e-3,
     max_detections=300,
 )
 

@@ -28,9 +28,16 @@ model = L(build_h_detr)(
     in_channels={"res3": 512, "res4": 1024, "res5": 2048},
     num_levels=4,
     embed_dim=256,
+    num_heads=8,
     ffn_dim=2048,
+    encoder_layers=6,
+    decoder_layers=6,
     num_queries=300,
     num_one_to_many=1500,
+    repeats=6,
+    position_temperature=10000.0,
+    position_offset=-0.5,
+    reference_eps=1e-5,
     max_detections=100,
 )
 

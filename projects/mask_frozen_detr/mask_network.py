@@ -78,7 +78,7 @@ class MaskNetwork(nn.Module):
     def features(self, detected: Detected) -> Tensor:
         """The map (B, d, h, w) that the regions of a batch are cut from (equations 5 and 14)."""
         encoded = self.image_encoder(
-            detected.encoder_layers[self.encoder_layer - 1],
+            detected.encoder_layers[self.encoder_layer],
             detected.position,
             detected.spatial_shapes,
             valid_ratios=detected.valid_ratios,

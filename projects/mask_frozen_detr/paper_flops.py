@@ -117,7 +117,7 @@ def _image(network: MaskNetwork, stage1_channels: int, five_scales: bool) -> Det
     tokens = torch.zeros(1, sum(h * w for h, w in shapes), network.embed_dim)
     return Detected(
         stage1=torch.zeros(1, stage1_channels, *STAGE1),
-        encoder_layers=[tokens] * network.encoder_layer,
+        encoder_layers={network.encoder_layer: tokens},
         spatial_shapes=shapes,
         position=torch.zeros_like(tokens),
         query_feats=tokens[:, :1],

@@ -42,6 +42,9 @@ class SwinBlocks(nn.Module):
     def step(self, index: int, x: Tensor) -> Tensor:
         """(B, H, W, C) after block `index`."""
         block = self.blocks[index]
+        if not len(x):
+            # Attention among no cells leaves parameters without a gradient, which DDP waits for.
+            return x + 0.0 * sum(parameter.sum() for parameter in block.parameters())
         if not block.shift:
             return block(x)
         height, width = (-(-side // self.window) * self.window for side in x.shape[1:3])

@@ -47,11 +47,11 @@ class WindowAttention(nn.Module):
         Returns:
             (B, N, S, C).
         """
-        batch, count, tokens, _ = windows.shape
+        batch, count, tokens, channels = windows.shape
         # (3, B N, M, S, D): four dimensions, because the fused kernels take no more.
         query, key, value = (
             self.qkv(windows)
-            .view(batch * count, tokens, 3, self.num_heads, -1)
+            .view(batch * count, tokens, 3, self.num_heads, channels // self.num_heads)
             .permute(2, 0, 3, 1, 4)
         )
         bias = self.position_bias().to(query.dtype)
@@ -92,10 +92,9 @@ def relative_position_index(window_size: int) -> Tensor:
 def split_windows(x: Tensor, window_size: int) -> Tensor:
     """(B, H, W, C), sides multiples of w, to (B, H W / w^2, w^2, C), windows row by row."""
     batch, height, width, channels = x.shape
-    x = x.view(
-        batch, height // window_size, window_size, width // window_size, window_size, channels
-    )
-    return x.transpose(2, 3).reshape(batch, -1, window_size**2, channels)
+    rows, columns = height // window_size, width // window_size
+    x = x.view(batch, rows, window_size, columns, window_size, channels)
+    return x.transpose(2, 3).reshape(batch, rows * columns, window_size**2, channels)
 
 
 def join_windows(windows: Tensor, height: int, width: int) -> Tensor:

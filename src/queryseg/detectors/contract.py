@@ -1,7 +1,7 @@
 """What a DETR-like detector shows of itself, so that other methods can build on it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +20,7 @@ class Detected:
 
     Args:
         stage1: (B, C1, h, w) first map of the backbone, at stride 4 of the padded batch.
-        encoder_layers: output (B, S, C) of each encoder layer, from the first to the last.
+        encoder_layers: number of an encoder layer, counted from one, -> its output (B, S, C).
         spatial_shapes: (H, W) of each level of the encoder, finest first.
         position: (B, S, C) positional and level embeddings of the encoder's tokens.
         query_feats: (B, Q, C) features of the queries after the last decoder layer.
@@ -34,7 +34,7 @@ class Detected:
     """
 
     stage1: Tensor
-    encoder_layers: Sequence[Tensor]
+    encoder_layers: Mapping[int, Tensor]
     spatial_shapes: SpatialShapes
     position: Tensor
     query_feats: Tensor
@@ -68,17 +68,18 @@ class Detected:
         columns[self.class_ids[used]] = used
         return self.class_probs[..., columns]
 
-    def detach(self) -> "Detected":
-        """The same without gradients."""
+    def with_layer(self, number: int) -> "Detected":
+        """The same with one encoder layer, so that the others need not be kept.
 
-        def cut(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.detach()
-            if isinstance(value, (list, tuple)) and any(isinstance(x, Tensor) for x in value):
-                return [x.detach() for x in value]
-            return value
-
-        return replace(self, **{f.name: cut(getattr(self, f.name)) for f in fields(self)})
+        Raises:
+            ValueError: the detector does not have that layer.
+        """
+        if number not in self.encoder_layers:
+            raise ValueError(
+                f"encoder layer {number} is asked for, and the detector has "
+                f"{', '.join(map(str, self.encoder_layers))}"
+            )
+        return replace(self, encoder_layers={number: self.encoder_layers[number]})
 
 
 class Detector(Protocol):

@@ -189,7 +189,7 @@ class TwoStageDetector(nn.Module):
         padding = memory.padding_mask
         return Detected(
             stage1=encoded.stage1,
-            encoder_layers=encoded.layers,
+            encoder_layers=dict(enumerate(encoded.layers, start=1)),
             spatial_shapes=memory.spatial_shapes,
             position=memory.position,
             query_feats=query_feats,
