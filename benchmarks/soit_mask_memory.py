@@ -8,6 +8,8 @@ the difference: of the process on a CPU, of torch's allocations on a GPU.
     python benchmarks/soit_mask_memory.py --objects 30 --size 640x800 --json
 """
 
+import queryseg  # noqa: F401, I001  (must come before detectron2)
+
 import argparse
 import json
 import multiprocessing
