@@ -82,15 +82,27 @@ def test_heads_start_in_different_directions_one_cell_further_each_point() -> No
     assert not weights.any()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_locations_keep_their_precision_under_autocast(dtype: torch.dtype) -> None:
-    module = DeformableAttention(embed_dim=8, num_heads=2, num_levels=2, num_points=3)
-    reference = torch.full((1, 4, 2, 2), 0.123456)
-    offsets = torch.zeros(1, 4, 2, 2, 3, 2, dtype=dtype)
+def test_locations_keep_their_precision_under_autocast() -> None:
+    torch.manual_seed(0)
+    shapes = [(60, 80)]
+    module = DeformableAttention(embed_dim=16, num_heads=2, num_levels=1, num_points=3)
+    query, value = torch.randn(1, 40, 16), torch.randn(1, 4800, 16)
+    reference = torch.rand(1, 40, 1, 2)
+    exact = module(query, reference, value, shapes)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        locations = module._locations(reference, offsets, SHAPES)
-    assert locations.dtype == torch.float32
-    assert float(locations[0, 0, 0, 0, 0, 0]) == pytest.approx(0.123456, abs=1e-7)
+        output = module(query, reference, value, shapes)
+    assert output.dtype == torch.bfloat16
+    assert (output - exact).norm() < 0.02 * exact.norm()
+    moved = module(query, reference.bfloat16(), value, shapes)
+    assert (moved - exact).norm() > 0.1 * exact.norm(), "rounded locations would go unnoticed"
+
+
+def test_reference_points_may_serve_all_images_and_levels() -> None:
+    module = _attention()
+    query, value = (torch.randn(2, count, 8, dtype=torch.float64) for count in (4, TOKENS))
+    reference = torch.rand(1, 4, 1, 4, dtype=torch.float64)
+    expected = module(query, reference.expand(2, -1, 2, -1), value, SHAPES)
+    torch.testing.assert_close(module(query, reference, value, SHAPES), expected)
 
 
 def test_pyramid_survives_flattening() -> None:

@@ -13,6 +13,7 @@ from queryseg.tools.op_benchmark import command, machine, ms_deform_attn_cases
 from queryseg.tools.op_benchmark.case import Case, Contender, Cost
 from queryseg.tools.op_benchmark.measure import measure, peak_memory
 from queryseg.tools.op_benchmark.ms_deform_attn_cases import contenders
+from queryseg.tools.op_benchmark.ms_deform_attn_fused_cases import contenders as fused_contenders
 
 MEGABYTE = 2**20
 
@@ -139,12 +140,15 @@ def test_an_unknown_operator_is_an_error_that_names_the_known_ones():
         command.main(["--op", "no_such_op"])
 
 
-def test_all_contenders_of_a_case_compute_the_same():
-    ours, *others = contenders("480x640", 30, torch.device("cpu"))
+@pytest.mark.parametrize("build", [contenders, fused_contenders])
+def test_all_contenders_of_a_case_compute_the_same(build):
+    ours, *others = build("480x640", 30, torch.device("cpu"))
     expected = others[0].run()
     for one in (ours, *others):
         error = (one.run().float() - expected).norm() / expected.norm()
-        assert error < (5e-3 if "bfloat16" in one.name else 1e-5), one.name
+        # Rounding the offsets of the linear layer itself moves the points.
+        limit = 5e-2 if "all bfloat16" in one.name else 5e-3 if "bfloat16" in one.name else 1e-5
+        assert error < limit, one.name
 
 
 def test_forward_backward_differentiates_by_all_inputs():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from queryseg.deformable_detr.pyramid import SpatialShapes
-from queryseg.ops import ms_deform_attn
+from queryseg.ops import ms_deform_attn_fused
 
 
 class DeformableAttention(nn.Module):
@@ -51,9 +51,9 @@ class DeformableAttention(nn.Module):
 
         Args:
             query: (B, Q, C), positions added.
-            reference_points: (B, Q, L, 2) as x, y, or (B, Q, L, 4) as boxes cx, cy, w, h, in [0, 1]
-                of the padded image. Offsets count cells of the level around a point, and P-ths of
-                half the box around the centre of a box.
+            reference_points: (B or 1, Q, L or 1, 2) as x, y, or (..., 4) as boxes cx, cy, w, h, in
+                [0, 1] of the padded image. Offsets count cells of the level around a point, and
+                P-ths of half the box around the centre of a box.
             value: (B, S, C) tokens of the pyramid.
             spatial_shapes: (H, W) of each level.
             padding_mask: (B, S) bool, True on padding, whose values count as zero.
@@ -67,25 +67,9 @@ class DeformableAttention(nn.Module):
         values = values.unflatten(-1, (self.num_heads, -1))
         points = (self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*points, 2))
-        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
-        weights = weights.softmax(-1).unflatten(-1, points[1:])
-        with torch.autocast(query.device.type, enabled=False):
-            locations = self._locations(reference_points, offsets, spatial_shapes)
-        gathered = ms_deform_attn(values, spatial_shapes, locations, weights)
+        logits = self.attention_weights(query).unflatten(-1, points)
+        gathered = ms_deform_attn_fused(values, spatial_shapes, reference_points, offsets, logits)
         return self.output_proj(gathered)
-
-    def _locations(
-        self, reference_points: Tensor, offsets: Tensor, spatial_shapes: SpatialShapes
-    ) -> Tensor:
-        """(B, Q, M, L, P, 2) sampling locations in at least float32: half is too coarse."""
-        if offsets.dtype in (torch.float16, torch.bfloat16):
-            offsets = offsets.float()
-        reference_points = reference_points.to(offsets.dtype)[:, :, None, :, None]
-        if reference_points.shape[-1] == 2:
-            sizes = offsets.new_tensor([(width, height) for height, width in spatial_shapes])
-            return reference_points + offsets / sizes[:, None]
-        centres, extents = reference_points.split(2, dim=-1)
-        return centres + offsets / self.num_points * extents * 0.5
 
     def _init_weights(self) -> None:
         angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)

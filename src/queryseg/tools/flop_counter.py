@@ -33,6 +33,18 @@ def ms_deform_attn_flops(
     return 2 * batch * queries * heads * levels * points * value[3] * (BILINEAR + 1)
 
 
+def ms_deform_attn_fused_flops(
+    value: Sequence[int],
+    spatial_shapes: Any,
+    reference_points: Sequence[int],
+    sampling_offsets: Sequence[int],
+    *_: Any,
+    **__: Any,
+) -> int:
+    """As the plain operator: softmax and location arithmetic are not counted elsewhere either."""
+    return ms_deform_attn_flops(value, spatial_shapes, sampling_offsets)
+
+
 def deform_conv2d_flops(
     x: Sequence[int],
     weight: Sequence[int],
@@ -56,6 +68,7 @@ def attention_flops(
 
 FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.queryseg.ms_deform_attn: ms_deform_attn_flops,
+    torch.ops.queryseg.ms_deform_attn_fused: ms_deform_attn_fused_flops,
     torch.ops.torchvision.deform_conv2d: deform_conv2d_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
 }

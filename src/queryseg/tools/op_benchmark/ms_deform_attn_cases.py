@@ -1,5 +1,9 @@
 """Cases of multi-scale deformable attention: the shapes of a detector with stride 8 to 64."""
 
+import importlib
+import importlib.util
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,13 +18,32 @@ LEVELS = {
 HEADS, POINTS, CHANNELS = 8, 4, 32
 
 
+def baseline() -> tuple[str, Callable[..., Tensor]]:
+    """The name and the function of what models run today without the 2020 CUDA kernel.
+
+    The transformers package itself where it is installed, else its formulation.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        return "grid_sample", grid_sample_path
+    detr = importlib.import_module("transformers.models.deformable_detr.modeling_deformable_detr")
+    attention = detr.MultiScaleDeformableAttention()
+
+    def transformers_path(
+        value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
+    ) -> Tensor:
+        # What the path of grid_sample does not read, the module takes all the same.
+        unused, step = torch.empty(0), 64
+        return attention(value, unused, shapes, unused, locations, weights, step)
+
+    return "grid_sample of transformers", transformers_path
+
+
 def grid_sample_path(
     value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """What models run today where the 2020 CUDA kernel is missing.
+    """The formulation of Deformable DETR, as in the transformers package.
 
-    The formulation of Deformable DETR, as in the transformers package: every level sampled by
-    `grid_sample`, all samples stacked, then weighted and summed.
+    Every level is sampled by `grid_sample`, all samples are stacked, then weighted and summed.
     """
     batch, _, heads, channels = value.shape
     queries, points = locations.shape[1], locations.shape[4]
@@ -78,11 +101,10 @@ def contenders(size: str, queries: int | None, device: torch.device) -> list[Con
     inputs = make_inputs(shapes, references, device)
     value, locations, weights = inputs
     half = value.bfloat16()
+    name, today = baseline()
     return [
         Contender("queryseg", lambda: ms_deform_attn(value, shapes, locations, weights), inputs),
-        Contender(
-            "grid_sample", lambda: grid_sample_path(value, shapes, locations, weights), inputs
-        ),
+        Contender(name, lambda: today(value, shapes, locations, weights), inputs),
         Contender(
             "queryseg, bfloat16 value",
             lambda: ms_deform_attn(half, shapes, locations, weights),
