@@ -41,6 +41,12 @@ inline Vec<double> scale_by_power(Vec<double> a, Vec<double> n) {
   return {_mm512_scalef_pd(a.v, n.v)};
 }
 
+inline void load_split(const bfloat16_t* p, Vec<float>& even, Vec<float>& odd) {
+  const __m512i pairs = _mm512_loadu_si512(p);
+  even.v = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+  odd.v = _mm512_castsi512_ps(
+      _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u))));
+}
 inline Vec<float> with_rest(Vec<float> v, int n, float rest) {
   return {_mm512_mask_mov_ps(_mm512_set1_ps(rest), Vec<float>::first(n), v.v)};
 }
@@ -107,6 +113,12 @@ inline Vec<double> scale_by_power(Vec<double> a, Vec<double> n) {
   return {_mm256_mul_pd(a.v, _mm256_castsi256_pd(_mm256_slli_epi64(biased, 52)))};
 }
 
+inline void load_split(const bfloat16_t* p, Vec<float>& even, Vec<float>& odd) {
+  const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  even.v = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+  odd.v = _mm256_castsi256_ps(
+      _mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int32_t>(0xffff0000u))));
+}
 inline Vec<float> with_rest(Vec<float> v, int n, float rest) {
   const __m256 kept = _mm256_castsi256_ps(Vec<float>::first(n));
   return {_mm256_blendv_ps(_mm256_set1_ps(rest), v.v, kept)};
@@ -170,6 +182,10 @@ inline Vec<A> operator/(Vec<A> a, Vec<A> b) {
   return {{a.v[0] / b.v[0], a.v[1] / b.v[1], a.v[2] / b.v[2], a.v[3] / b.v[3]}};
 }
 
+inline void load_split(const bfloat16_t* p, Vec<float>& even, Vec<float>& odd) {
+  even = {{to_compute(p[0]), to_compute(p[2]), to_compute(p[4]), to_compute(p[6])}};
+  odd = {{to_compute(p[1]), to_compute(p[3]), to_compute(p[5]), to_compute(p[7])}};
+}
 template <typename A>
 inline Vec<A> with_rest(Vec<A> v, int n, A rest) {
   for (int i = n; i < Vec<A>::kLanes; ++i) {

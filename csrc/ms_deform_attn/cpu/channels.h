@@ -1,6 +1,8 @@
 // Vectors of neighbouring channels, for the loops that gather and scatter.
 #pragma once
 
+#include "common/cpu/vec_math.h"
+
 namespace queryseg {
 namespace QUERYSEG_ISA {
 
@@ -20,6 +22,30 @@ struct Channels {
     }
     return result;
   }
+  // The same channels in an order of their own, the same for all channels of type T: bfloat16 is
+  // widened with half as many instructions if pairs need not stay together.
+  template <typename T>
+  static inline Channels load_shuffled(const T* p, int tail) {
+    if constexpr (kShuffles<T>) {
+      Channels result;
+      for (int i = 0; i < N; i += 2) {
+        load_split(p + i * Vec<A>::kLanes, result.v[i], result.v[i + 1]);
+      }
+      return result;
+    } else {
+      return load(p, tail);
+    }
+  }
+  template <typename T>
+  inline void store_shuffled(A* p, int tail) const {
+    if constexpr (kShuffles<T>) {
+      for (int i = 0; i < N; i += 2) {
+        store_pairs(p + i * Vec<A>::kLanes, v[i], v[i + 1]);
+      }
+    } else {
+      store(p, tail);
+    }
+  }
   inline void store(A* p, int tail) const {
     for (int i = 0; i < N - kTail; ++i) {
       v[i].store(p + i * Vec<A>::kLanes);
@@ -28,6 +54,10 @@ struct Channels {
       v[N - 1].store_some(p + (N - 1) * Vec<A>::kLanes, tail);
     }
   }
+
+ private:
+  template <typename T>
+  static constexpr bool kShuffles = std::is_same_v<T, bfloat16_t> && N % 2 == 0 && !kTail;
 };
 
 // Calls visitor.run<N, kTail>(channel, tail) for runs of at most 4 registers that cover `channels`.

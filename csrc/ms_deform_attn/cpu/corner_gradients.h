@@ -49,6 +49,7 @@ struct CornerGradients {
   inline void run(int64_t channel, int tail) {
     using Run = Channels<A, N, kTail>;
     const Run grad = Run::load(grad_output + channel, tail);
+    const Run shuffled_grad = Run::load_shuffled(grad_output + channel, tail);
     for (int p = start; p < start + tables.per_head; ++p) {
       if (points.state[p] == A(0)) {
         continue;
@@ -62,9 +63,9 @@ struct CornerGradients {
         products[corner] = Vec<A>::zero();
         if (points.state[p] == A(2) || corner_on_map(tables, points, p, corner)) {
           if constexpr (kProducts) {
-            const Run value = Run::load(image + corners[corner], tail);
+            const Run value = Run::load_shuffled(image + corners[corner], tail);
             for (int i = 0; i < N; ++i) {
-              products[corner] = fma(grad.v[i], value.v[i], products[corner]);
+              products[corner] = fma(shuffled_grad.v[i], value.v[i], products[corner]);
             }
           }
           if constexpr (kSums) {

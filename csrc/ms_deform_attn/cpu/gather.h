@@ -32,13 +32,13 @@ struct Gather {
       const T* lower = upper + tables.row_step[p];
       const T* corners[4] = {upper, upper + token_step, lower, lower + token_step};
       if (points.state[p] == A(2)) {
-        Run sum = Run::load(corners[0], tail);
+        Run sum = Run::load_shuffled(corners[0], tail);
         Vec<A> weight = Vec<A>::splat(points.weight[0][p]);
         for (int i = 0; i < N; ++i) {
           sum.v[i] = weight * sum.v[i];
         }
         for (int corner = 1; corner < 4; ++corner) {
-          const Run value = Run::load(corners[corner], tail);
+          const Run value = Run::load_shuffled(corners[corner], tail);
           weight = Vec<A>::splat(points.weight[corner][p]);
           for (int i = 0; i < N; ++i) {
             sum.v[i] = fma(weight, value.v[i], sum.v[i]);
@@ -52,7 +52,7 @@ struct Gather {
       }
       for (int corner = 0; corner < 4; ++corner) {
         if (corner_on_map(tables, points, p, corner)) {
-          const Run value = Run::load(corners[corner], tail);
+          const Run value = Run::load_shuffled(corners[corner], tail);
           const Vec<A> weight = Vec<A>::splat(points.weight[corner][p]);
           for (int i = 0; i < N; ++i) {
             total.v[i] = fma(weight, value.v[i], total.v[i]);
@@ -60,7 +60,7 @@ struct Gather {
         }
       }
     }
-    total.store(out + channel, tail);
+    total.template store_shuffled<T>(out + channel, tail);
   }
 };
 
