@@ -10,6 +10,7 @@ from queryseg.tools.op_benchmark.ms_deform_attn_cases import (
     HEADS,
     LEVELS,
     POINTS,
+    costs,
     encoder_points,
 )
 
@@ -72,7 +73,12 @@ def contenders(size: str, queries: int | None, device: torch.device) -> list[Con
 
 
 def case(name: str, size: str, queries: int | None) -> Case:
-    return Case("ms_deform_attn_fused", name, lambda device: contenders(size, queries, device))
+    return Case(
+        "ms_deform_attn_fused",
+        name,
+        lambda device: contenders(size, queries, device),
+        costs=lambda: costs(size, queries),
+    )
 
 
 CASES = [
