@@ -4,11 +4,10 @@ The family file of the detectors: the others import it and change a few lines. F
 `model.class_numbering=contiguous model.reference_eps=1e-3`.
 """
 
-import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone import BasicStem, ResNet
 
-from queryseg.data.augmentations import RandomChoice
+from queryseg.data.augmentations import multi_scale
 from queryseg.detectors import build_h_detr
 
 from ..common.data import dataloader
@@ -41,19 +40,14 @@ model = L(build_h_detr)(
     max_detections=100,
 )
 
-resize = L(T.ResizeShortestEdge)(
-    short_edge_length=[480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
-    max_size=1333,
-    sample_style="choice",
-)
-crop = [
-    L(T.ResizeShortestEdge)(short_edge_length=[400, 500, 600], sample_style="choice"),
-    L(T.RandomCrop)(crop_type="absolute_range", crop_size=[384, 600]),
-]
 dataloader.train.mapper.augmentations = [
-    L(T.RandomFlip)(prob=0.5),
-    L(RandomChoice)(first=[resize], second=[*crop, resize]),
+    L(multi_scale)(
+        short_edge_length=[480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
+        max_size=1333,
+        crop=True,
+    )
 ]
+dataloader.train.mapper.recompute_boxes = False
 
 optimizer.lr = 2e-4
 optimizer.weight_decay = 1e-4

@@ -34,6 +34,7 @@ for _loader, _names in ((dataloader.train, "shapes_train"), (dataloader.test, "s
     _loader.dataset.names = _names
     _loader.num_workers = 0
 dataloader.train.mapper.filter_empty = True
+dataloader.train.mapper.recompute_boxes = True
 _resize = L(T.ResizeShortestEdge)(short_edge_length=128, max_size=213)
 dataloader.train.mapper.augmentations = [
     _resize,
