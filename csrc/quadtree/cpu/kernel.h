@@ -37,7 +37,10 @@ struct Axis {
   inline void locate(A start, A length, int64_t cell, int64_t samples, int64_t size) {
     pixels.clear();
     weights.clear();
-    const A begin = start + static_cast<A>(cell) * length;
+    // Rounded before it is added, as in RoIAlign elsewhere: fused into one step, the samples of a
+    // far cell lie a float32 rounding apart from torchvision's, which steep features show.
+    const volatile A offset = static_cast<A>(cell) * length;
+    const A begin = start + offset;
     const A share = A(1) / static_cast<A>(samples);
     for (int64_t i = 0; i < samples; ++i) {
       A at = begin + (static_cast<A>(i) + A(0.5)) * length / static_cast<A>(samples);

@@ -7,10 +7,13 @@ of the nodes, where the cost is, come from `queryseg.ops.gather_nodes`.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+PropagationMode = Literal["bilinear", "half_pixel", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -170,19 +173,27 @@ def write_labels(masks: Tensor, index: Tensor, labels: Tensor) -> Tensor:
 
 
 def propagate_labels(
-    masks: Tensor, nodes: QuadtreeNodes, labels: Tensor, *, mode: str = "bilinear"
+    masks: Tensor,
+    nodes: QuadtreeNodes,
+    labels: Tensor,
+    *,
+    mode: PropagationMode = "bilinear",
+    level_totals: Sequence[int] | None = None,
 ) -> Tensor:
     """Correct coarse masks level by level: write the nodes' labels, enlarge, write the next.
 
     Levels coarser than the masks hold reference tokens and are passed over. A level of which no
     instance has a node is passed over too, except the last, as in the official code: the masks are
-    enlarged to the next level at once. The host waits for the device to know these.
+    enlarged to the next level at once.
 
     Args:
         masks: (N, 1, h, h) coarse probabilities; h is the size of one of the levels.
         nodes: T nodes of the N instances, levels coarse to fine.
         labels: (T,) refined probabilities.
-        mode: "bilinear" (corners aligned, as the official code) or "nearest" (as the paper).
+        mode: "bilinear" (corners aligned, as the official code), "half_pixel" (bilinear, cells
+            aligned) or "nearest" (as the paper).
+        level_totals: nodes on each level, if the host knows them; 0 passes a level over. Without
+            them the host waits for the device.
 
     Returns:
         (N, 1, size, size) at the finest level.
@@ -198,25 +209,37 @@ def propagate_labels(
         )
     if labels.shape != nodes.level.shape:
         raise ValueError(f"labels must have shape {tuple(nodes.level.shape)}, got {labels.shape}")
-    if mode not in ("bilinear", "nearest"):
-        raise ValueError(f'mode must be "bilinear" or "nearest", got "{mode}"')
-    counts = nodes.counts.sum(0).tolist()
+    if mode not in get_args(PropagationMode):
+        raise ValueError(f"mode must be one of {get_args(PropagationMode)}, got {mode!r}")
+    totals = nodes.counts.sum(0).tolist() if level_totals is None else level_totals
     first = nodes.grid_sizes.index(size)
-    for level in range(first, len(nodes.grid_sizes)):
-        last = level == len(nodes.grid_sizes) - 1
-        if not counts[level] and not last:
+    last = len(nodes.grid_sizes) - 1
+    for level in range(first, last + 1):
+        if not totals[level] and level != last:
             continue
         if nodes.grid_sizes[level] != masks.shape[-1]:
             masks = _enlarge(masks, nodes.grid_sizes[level], mode)
-        chosen = (nodes.level == level).nonzero().squeeze(1)
-        masks = write_labels(masks, nodes.index[chosen], labels[chosen])
+        masks = _write_level(masks, nodes, labels, level)
     return masks
 
 
-def _enlarge(masks: Tensor, size: int, mode: str) -> Tensor:
+def _write_level(masks: Tensor, nodes: QuadtreeNodes, labels: Tensor, level: int) -> Tensor:
+    """Write the labels of one level; the others go to a spare place, so none is counted."""
+    size = masks.shape[-1]
+    instance, y, x = nodes.index.unbind(1)
+    spare = masks.new_zeros(1)
+    place = torch.where(
+        nodes.level == level, (instance * size + y) * size + x, torch.tensor(masks.numel())
+    )
+    flat = torch.cat([masks.flatten(), spare]).scatter(0, place, labels.to(masks.dtype))
+    return flat[:-1].view_as(masks)
+
+
+def _enlarge(masks: Tensor, size: int, mode: PropagationMode) -> Tensor:
     if mode == "nearest":
         return F.interpolate(masks, (size, size), mode="nearest")
-    return F.interpolate(masks, (size, size), mode="bilinear", align_corners=True)
+    aligned = mode == "bilinear"
+    return F.interpolate(masks, (size, size), mode="bilinear", align_corners=aligned)
 
 
 def _square(maps: Tensor, name: str) -> int:
