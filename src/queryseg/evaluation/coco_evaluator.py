@@ -21,6 +21,7 @@ from queryseg.data.coco_json import LoadedSet, load_coco_json
 from queryseg.data.masks import decode
 from queryseg.data.registration import ensure_registered
 from queryseg.evaluation.coco_metrics import (
+    ALL_TASKS,
     DEFAULT_MAX_DETECTIONS,
     TASKS,
     Counting,
@@ -44,7 +45,8 @@ class COCOEvaluator(Detectron2COCOEvaluator):
 
     Args:
         dataset_name: a registered or known data set.
-        tasks: of `bbox` and `segm`; by default, what the predictions allow.
+        tasks: of `bbox`, `segm` and `boundary` (boundary AP: masks by the smaller of mask IoU and
+            Boundary IoU); by default boxes and masks, as far as the predictions allow.
         distributed: gather the predictions of all processes.
         output_dir: where the predictions are written as `coco_instances_results.json`.
         max_dets_per_image: the detection limit of AP; 100 if None.
@@ -68,9 +70,9 @@ class COCOEvaluator(Detectron2COCOEvaluator):
     ) -> None:
         # Detectron2's constructor is not called: it reads the json with pycocotools, which stops at
         # what `load_coco_json` leaves out.
-        unknown = set(tasks or ()) - set(TASKS)
+        unknown = set(tasks or ()) - set(ALL_TASKS)
         if unknown:
-            raise ValueError(f"unknown tasks {sorted(unknown)}: choose from {TASKS}")
+            raise ValueError(f"unknown tasks {sorted(unknown)}: choose from {ALL_TASKS}")
         self._tasks = tuple(tasks) if tasks else None
         self._distributed = distributed
         self._output_dir = output_dir

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 
-TASKS = ("bbox", "segm")
+from queryseg.evaluation.boundary_iou import boundary_evaluation, inner_border_rle
+
+TASKS = ("bbox", "segm")  # what is evaluated if nothing is said
+ALL_TASKS = (*TASKS, "boundary")
 AREAS = ("all", "small", "medium", "large")  # the order of the areas in COCO's arrays
 DEFAULT_MAX_DETECTIONS = 100
 _FAST_PACKAGE = "faster_coco_eval"
@@ -77,23 +80,25 @@ def count_matches(
             height), `segmentation` (compressed RLE), `area`, `iscrowd`.
         predictions: dicts with `image_id`, `category_id`, `score` and `bbox` or `segmentation`.
         num_classes: K.
-        task: `bbox` or `segm`.
+        task: `bbox`, `segm`, or `boundary`: masks by the smaller of mask IoU and Boundary IoU.
         max_detections: most detections an image that count, in the order of their scores.
         fast: use faster-coco-eval where it is installed (same numbers, several times faster).
 
     Raises:
         ValueError: an unknown task.
     """
-    if task not in TASKS:
-        raise ValueError(f"task must be one of {TASKS}, got {task!r}")
+    if task not in ALL_TASKS:
+        raise ValueError(f"task must be one of {ALL_TASKS}, got {task!r}")
     images = [{"id": i, "height": h, "width": w} for i, (h, w) in enumerate(image_sizes)]
     classes = [{"id": k, "name": str(k)} for k in range(num_classes)]
     # Ids start at 1: COCO's matching takes the id 0 for "not matched".
     truth = [{**annotation, "id": i} for i, annotation in enumerate(ground_truth, start=1)]
     found = [_detection(p, i, task) for i, p in enumerate(predictions, start=1)]
     limits = [min(1, max_detections), min(10, max_detections), max_detections]
-    backend = _fast_backend() if fast else None
-    coco_class, eval_class = backend or _reference_backend()
+    if task == "boundary":
+        for annotation in (*truth, *found):
+            annotation["boundary"] = inner_border_rle(annotation["segmentation"])
+    coco_class, eval_class = _backend(task, fast)
     with contextlib.redirect_stdout(io.StringIO()):
         sets = []
         for annotations in (truth, found):
@@ -101,7 +106,7 @@ def count_matches(
             coco.dataset = {"images": images, "categories": classes, "annotations": annotations}
             coco.createIndex()
             sets.append(coco)
-        evaluation = eval_class(sets[0], sets[1], task)
+        evaluation = eval_class(sets[0], sets[1], "segm" if task == "boundary" else task)
         evaluation.params.maxDets = limits
         evaluation.evaluate()
         evaluation.accumulate()
@@ -129,6 +134,12 @@ def _detection(prediction: dict[str, Any], own_id: int, task: str) -> dict[str, 
     # The area of the mask, not of the box, decides between small, medium and large.
     area = float(mask_util.area(rle))
     return {**detection, "segmentation": rle, "bbox": mask_util.toBbox(rle).tolist(), "area": area}
+
+
+def _backend(task: str, fast: bool) -> tuple[Any, Any]:
+    if task == "boundary":
+        return _reference_backend()[0], boundary_evaluation()
+    return (_fast_backend() if fast else None) or _reference_backend()
 
 
 def _reference_backend() -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from queryseg.data.shapes.outlines import CLASS_NAMES
 from queryseg.data.shapes.spec import DIFFICULTIES, ShapesSpec
 from queryseg.data.shapes.writer import write_shapes
 from queryseg.tools.console import say
@@ -52,6 +53,9 @@ def add_scene_flags(parser: argparse.ArgumentParser, spec: ShapesSpec) -> None:
         default=(spec.min_radius, spec.max_radius),
         help="circumradius in pixels of an image whose shorter side is 128",
     )
+    parser.add_argument(
+        "--classes", nargs="+", choices=CLASS_NAMES, default=spec.classes, help="shapes to draw"
+    )
 
 
 def scene_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -67,6 +71,7 @@ def scene_options(args: argparse.Namespace) -> dict[str, Any]:
         "max_objects": args.objects[1],
         "min_radius": args.radius[0],
         "max_radius": args.radius[1],
+        "classes": tuple(args.classes),
     }
 
 

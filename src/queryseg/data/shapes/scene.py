@@ -100,7 +100,8 @@ def _place(
 
 
 def _draw_object(rng: np.random.RandomState, spec: ShapesSpec) -> Placed:
-    class_index = int(rng.randint(len(CLASS_NAMES)))
+    classes = spec.classes or CLASS_NAMES
+    class_index = CLASS_NAMES.index(classes[rng.randint(len(classes))])
     ratio = spec.max_radius / spec.min_radius
     radius = spec.min_radius * ratio ** rng.random_sample() * spec.scale
     margin = 0.6 * radius

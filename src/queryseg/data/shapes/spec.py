@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from queryseg.data.shapes.outlines import CLASS_NAMES
+
 GENERATOR_VERSION = 1  # raise it with any change that alters a byte of the output
 REFERENCE_SIDE = 128  # the image side for which radii and areas are stated
 DIFFICULTIES = ("colour", "shape")
@@ -24,6 +26,7 @@ class ShapesSpec:
         max_objects: most of them.
         min_radius: smallest circumradius, in pixels of an image whose shorter side is 128.
         max_radius: largest circumradius, likewise.
+        classes: names of the shapes to draw; empty: all six.
     """
 
     train: int = 800
@@ -36,10 +39,14 @@ class ShapesSpec:
     max_objects: int = 4
     min_radius: float = 13.0
     max_radius: float = 32.0
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.difficulty not in DIFFICULTIES:
             raise ValueError(f"difficulty must be one of {DIFFICULTIES}, got {self.difficulty!r}")
+        unknown = set(self.classes) - set(CLASS_NAMES)
+        if unknown:
+            raise ValueError(f"unknown shapes {sorted(unknown)}: choose from {CLASS_NAMES}")
         if min(self.height, self.width) < 16:
             raise ValueError(f"images need at least 16 x 16 pixels, got {self.height}x{self.width}")
         if self.train < 0 or self.val < 0:
@@ -62,4 +69,7 @@ class ShapesSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """All that decides the bytes, for the file beside the images."""
-        return {"generator_version": GENERATOR_VERSION, **asdict(self)}
+        flags = asdict(self)
+        if not self.classes:
+            del flags["classes"]  # as it was before there was a choice
+        return {"generator_version": GENERATOR_VERSION, **flags}
