@@ -9,7 +9,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 
 from queryseg.data.image import IMAGE_FORMATS, read_image
-from queryseg.data.masks import decode_transformed
+from queryseg.data.masks import decode_transformed, moved_polygons
+from queryseg.data.object_masks import ObjectMasks
 
 FRAME_KEYS = ("video_id", "frame", "length")  # what a frame knows about its video
 MIN_BOX_SIDE = 1e-5  # pixels; a box with a shorter side is empty
@@ -28,6 +29,8 @@ class InstanceMapper:
         image_format: `RGB` or `BGR`.
         filter_empty: leave out objects that the augmentation removed. With False they stay, with an
             empty mask and a box of zeros, as in FastInst's official mapper.
+        keep_polygons: give the masks as `ObjectMasks`, which keep the polygons beside the bitmaps:
+            Mask R-CNN's targets are drawn from polygons where there are any.
         recompute_boxes: take the boxes from the transformed masks. With False the stated boxes are
             transformed and clipped (tight boxes stay tight without a crop or a rotation only);
             those without area still come from the mask.
@@ -41,6 +44,7 @@ class InstanceMapper:
         image_format: str = "RGB",
         filter_empty: bool = True,
         recompute_boxes: bool = True,
+        keep_polygons: bool = False,
     ) -> None:
         if image_format not in IMAGE_FORMATS:
             raise ValueError(f"image_format must be one of {IMAGE_FORMATS}, got {image_format!r}")
@@ -49,6 +53,7 @@ class InstanceMapper:
         self.image_format = image_format
         self.filter_empty = filter_empty
         self.recompute_boxes = recompute_boxes
+        self.keep_polygons = keep_polygons
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Map one image.
@@ -137,6 +142,9 @@ class InstanceMapper:
         if "frame" in dataset_dict:
             track_ids = [a["track_id"] for a in objects]
             instances.gt_track_ids = torch.tensor(track_ids, dtype=torch.int64)
+        if self.keep_polygons:
+            moved = [moved_polygons(a["segmentation"], transforms) for a in objects]
+            instances.gt_masks = ObjectMasks(masks.tensor, moved)
         if self.filter_empty and objects:
             instances = instances[masks.nonempty() & boxes.nonempty(threshold=MIN_BOX_SIDE)]
         return instances

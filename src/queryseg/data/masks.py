@@ -113,10 +113,25 @@ def decode_transformed(
     Returns:
         `after` bool.
     """
-    if isinstance(segmentation, list):
-        points = [np.array(p, dtype=np.float64).reshape(-1, 2) for p in segmentation]
-        moved = [np.asarray(transforms.apply_coords(p)).reshape(-1) for p in points]
+    moved = moved_polygons(segmentation, transforms)
+    if moved is not None:
         return decode(moved, *after)
     pixels = decode(segmentation, *before).astype(np.uint8)
     # Padding may mark what lies outside with 255: only 1 is object.
     return np.asarray(transforms.apply_segmentation(pixels)) == 1
+
+
+def moved_polygons(segmentation: Segmentation, transforms: Any) -> list[np.ndarray] | None:
+    """The polygons of a segmentation after a geometric transform; None if it has none.
+
+    Args:
+        segmentation: in any of the notations.
+        transforms: a Detectron2 `Transform` or `TransformList`.
+
+    Returns:
+        (2 k,) float64 x0, y0, x1, y1, ... of each polygon.
+    """
+    if not isinstance(segmentation, list):
+        return None
+    points = [np.array(p, dtype=np.float64).reshape(-1, 2) for p in segmentation]
+    return [np.asarray(transforms.apply_coords(p)).reshape(-1) for p in points]
