@@ -25,7 +25,7 @@ from queryseg.projects.mask_transfiner.model import MaskTransfiner
 
 from ..common.data import dataloader
 from ..common.optim import sgd as optimizer
-from ..common.quadtree_mask_head import mask_head
+from ..common.quadtree_mask_head import mask_head as _mask_head
 from ..common.schedule import multi_step
 from ..common.train import train
 
@@ -89,7 +89,7 @@ model = L(MaskTransfiner)(
         ),
         mask_in_features="${.box_in_features}",
         mask_pooler=None,
-        mask_head=mask_head,
+        mask_head=_mask_head,
     ),
     pixel_mean=[103.53, 116.28, 123.675],
     pixel_std=[1.0, 1.0, 1.0],
