@@ -7,7 +7,6 @@ listed in the method's README.
 
 from detectron2.config import LazyCall as L
 
-from queryseg.mask_refinement.criterion import EquationOneTargets
 from queryseg.mask_refinement.incoherence_detector import CascadedIncoherenceDetector
 
 from .mask_transfiner_r50_1x import dataloader, lr_multiplier, model, optimizer, train
@@ -29,7 +28,7 @@ _head.sampler.nodes_per_level = 100
 _head.sampler.min_nodes = 0
 _head.nodes_of_truth = True
 _head.criterion.weights = {"mask": 1.0, "uncertain": 0.5, "refine": 1.0}
-_head.criterion.incoherence = L(EquationOneTargets)(jitter=1)
+_head.criterion.incoherence.kind = "equation_one"
 _head.criterion.dice = False
 _head.criterion.probability_form = False
 _head.criterion.reference_labels = False

@@ -11,6 +11,7 @@ from queryseg.data.object_masks import ObjectMasks
 from queryseg.mask_refinement.criterion import RefinementCriterion
 from queryseg.mask_refinement.incoherent_targets import outline_cells
 from queryseg.mask_refinement.mask_head import QuadtreeMaskHead
+from queryseg.mask_refinement.node_sampler import NodeSampler
 from queryseg.mask_refinement.rois import RoIs
 from queryseg.parity import ParityReport
 from queryseg.projects.mask_transfiner.parity_evaluation import (
@@ -96,7 +97,7 @@ class GoldenPermutations:
 def compare_training(model: nn.Module, report: ParityReport) -> None:
     """`train_losses`: what every loss of one step is computed from."""
     head, dtype = head_of(in_float32(model, report)), torch.float32
-    prepare(head, report)
+    draw = prepare(head, report)
     features = recipe_features(192, 256, 2, 30.0, dtype)
     criterion = RecordingCriterion(head.criterion)
     head.criterion = criterion
@@ -108,8 +109,7 @@ def compare_training(model: nn.Module, report: ParityReport) -> None:
         report.exactly(f"gt{size}", crops(instances, size))
     for size in (56, 112):
         report.exactly(f"gt{size}_bits", np.packbits(crops(instances, size).numpy()))
-    assert isinstance(head.sampler.draw, GoldenPermutations)
-    report.exactly("perm_len", head.sampler.draw.lengths)
+    report.exactly("perm_len", draw.lengths)
     report.by_value("perm_concat", report.golden["perm_concat"], 0.0, role="input")
     for name, value in seen.items():
         stored = np.asarray(report.golden.get(name, 0))
@@ -118,7 +118,7 @@ def compare_training(model: nn.Module, report: ParityReport) -> None:
         report.by_value(name, value, VALUES * scale)
 
 
-def prepare(head: QuadtreeMaskHead, report: ParityReport) -> None:
+def prepare(head: QuadtreeMaskHead, report: ParityReport) -> GoldenPermutations:
     """Training mode without dropout, and the nodes of the golden run."""
     head.train()
     for module in head.modules():
@@ -126,8 +126,10 @@ def prepare(head: QuadtreeMaskHead, report: ParityReport) -> None:
             module.p = 0.0
         elif isinstance(getattr(module, "dropout", None), float):
             module.dropout = 0.0  # type: ignore[assignment]
-    golden = report.golden
-    head.sampler.draw = GoldenPermutations(golden["perm_concat"], golden["perm_len"])
+    draw = GoldenPermutations(report.golden["perm_concat"], report.golden["perm_len"])
+    assert isinstance(head.sampler, NodeSampler)
+    head.sampler.draw = draw
+    return draw
 
 
 def training_instances(dtype: torch.dtype) -> list[Instances]:

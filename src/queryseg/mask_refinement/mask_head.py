@@ -1,7 +1,7 @@
 """Coarse masks, where they are wrong, and their refinement: the head on the boxes of a detector."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from queryseg.mask_refinement.box_targets import BoxTargets
+from queryseg.mask_refinement.build import Region
 from queryseg.mask_refinement.coarse_mask_head import CoarseMaskHead, CoarseMasks
 from queryseg.mask_refinement.criterion import RefinementCriterion
 from queryseg.mask_refinement.node_encoder import at_nodes
-from queryseg.mask_refinement.node_sampler import NodeSampler
+from queryseg.mask_refinement.node_sampler import FullSampler, NodeSampler
 from queryseg.mask_refinement.propagation import Propagation
 from queryseg.mask_refinement.refiner import QuadtreeRefiner
 from queryseg.mask_refinement.roi_pyramid import RoIPyramid
@@ -22,8 +23,6 @@ from queryseg.mask_refinement.semantic_branch import SemanticBranch
 from queryseg.ops.quadtree import QuadtreeNodes, select_nodes
 
 _logger = logging.getLogger(__name__)
-
-Region = Callable[[Sequence[Tensor], Tensor, Sequence[int], bool], list[Tensor]]
 
 
 class QuadtreeMasks(NamedTuple):
@@ -86,7 +85,7 @@ class QuadtreeMaskHead(nn.Module):
         region: Region,
         refiner: QuadtreeRefiner | None,
         propagation: Propagation,
-        sampler: NodeSampler,
+        sampler: NodeSampler | FullSampler,
         criterion: RefinementCriterion,
         semantic: SemanticBranch | None = None,
         coarse_offset: int = 0,
@@ -252,7 +251,7 @@ class QuadtreeMaskHead(nn.Module):
             self._cues(probs[chosen]),
             lengths=nodes.lengths.tolist(),
             num_references=self.pyramid.reference_size**2,
-            with_references=True,
+            with_references=self.criterion.reference_labels,
         )
         sizes = (self.pyramid.reference_size, *self.pyramid.grid_sizes)
         expected = at_nodes([targets.cropped(size, chosen) for size in sizes if size], nodes)

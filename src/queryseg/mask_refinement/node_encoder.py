@@ -78,7 +78,7 @@ class NodeEncoder(nn.Module):
             cues.append(at_nodes(coarse_probs, nodes).unsqueeze(1).to(cues[0].dtype))
         if self.context is not None:
             around = self.pyramid.gather(maps, reference_maps, rois, _neighbours(nodes))
-            cues.append(self.context(around.view(len(cues[0]), -1)))
+            cues.append(self.context(around.view(len(cues[0]), 9 * around.shape[1])))
         tokens = F.linear(torch.cat(cues, 1), self.fuse.weight.flatten(1), self.fuse.bias)
         if self.position == "none":
             return tokens, None

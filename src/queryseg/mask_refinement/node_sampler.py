@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from queryseg.ops.quadtree import QuadtreeNodes
+from queryseg.ops.quadtree import QuadtreeNodes, select_nodes
 
 
 def random_cells(mask: Tensor, count: int) -> Tensor:
@@ -85,3 +85,16 @@ def _as_nodes(cells: Sequence[Tensor], there: Tensor, sizes: tuple[int, ...]) ->
     used = torch.cat([torch.ones_like(there[:, :1]), there], 1)
     kept = used[:, level]
     return QuadtreeNodes(index[kept], level.expand_as(cell)[kept], used.long() * per_grid, sizes)
+
+
+class FullSampler:
+    """Takes every node, row by row: for refiners that need whole grids (Tables 6 and 7)."""
+
+    def __call__(
+        self, masks: Sequence[Tensor], reference_size: int
+    ) -> tuple[Tensor, QuadtreeNodes]:
+        """Choose nodes; see `NodeSampler`."""
+        size = (len(masks[0]), 1, reference_size, reference_size)
+        references = torch.ones(size, dtype=torch.bool, device=masks[0].device)
+        boxes = torch.arange(len(masks[0]), device=masks[0].device)
+        return boxes, select_nodes([references, *masks])

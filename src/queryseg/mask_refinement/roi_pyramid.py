@@ -90,7 +90,8 @@ class RoIPyramid(nn.Module):
             torch.zeros_like(instance),
             sampling_ratio=self.sampling_ratio,
         )
-        return cells.view(len(rois), size, size, -1).permute(0, 3, 1, 2)
+        channels = maps[0].shape[1]
+        return cells.view(len(rois), size, size, channels).permute(0, 3, 1, 2)
 
     def gather(
         self,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TOKENS_AT_ONCE = 2**14
+TOKENS_AT_ONCE = 2**13
 
 
 @dataclass(frozen=True)
