@@ -17,6 +17,7 @@ from queryseg.data.augmentations import (
     RandomRotation90,
     Rotate90Transform,
     large_scale_jitter,
+    multi_scale,
 )
 
 IMAGE = np.random.RandomState(0).randint(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -169,3 +170,24 @@ def test_a_transform_is_the_same_each_time_it_is_applied() -> None:
     for _ in range(5):
         jitter = RandomColourJitter().get_transform(IMAGE)
         np.testing.assert_array_equal(jitter.apply_image(IMAGE), jitter.apply_image(IMAGE))
+
+
+def test_multi_scale_resizes_all_and_crops_half_of_the_images() -> None:
+    image = np.zeros((300, 400, 3), dtype=np.uint8)
+
+    def sizes(**options: object) -> set[int]:
+        augment = multi_scale([480, 800], **options)
+        found = set()
+        for seed in range(30):
+            np.random.seed(seed)
+            aug_input = T.AugInput(image)
+            transforms = augment(aug_input)
+            short = min(aug_input.image.shape[:2])
+            assert short in (480, 800) or max(aug_input.image.shape[:2]) == 1333
+            found.add(
+                len([t for t in transforms.transforms if type(t).__name__ == "CropTransform"])
+            )
+        return found
+
+    assert sizes() == {0}
+    assert sizes(crop=True) == {0, 1}

@@ -1,5 +1,7 @@
 """Masks of boxes, moved back into the image."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -64,7 +66,7 @@ def _pixels_near(
 
 def _span(low: float, high: float, cells: int, size: int) -> slice:
     margin = (high - low) / cells / 2
-    if not margin > 0:  # NaN too
+    if not 0 < margin < math.inf:  # NaN too
         return slice(0, 0)
     start = int(min(max(low - margin, 0), size))
     return slice(start, max(start, int(min(max(high + margin + 1, 0), size))))
@@ -80,6 +82,8 @@ def _sample(mask_probs: Tensor, boxes: Tensor, window: tuple[slice, slice]) -> T
 def _weights(low: Tensor, high: Tensor, cells: int, pixels: slice) -> Tensor:
     """(n, pixels, cells) share of each cell in each pixel: one less the distance in cells."""
     centres = torch.arange(pixels.start, pixels.stop, device=low.device) + 0.5
-    place = (centres - low[:, None]) / (high - low)[:, None] * cells - 0.5
+    extent = high - low
+    extent = extent.where((extent > 0) & extent.isfinite(), torch.nan)
+    place = (centres - low[:, None]) / extent[:, None] * cells - 0.5
     distance = place[..., None] - torch.arange(cells, device=low.device)
     return (1 - distance.abs()).clamp(min=0)
