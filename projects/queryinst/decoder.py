@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from queryseg.projects.queryinst.box_head import BoxHead
-from queryseg.projects.queryinst.proposals import ProposalQueries
+from queryseg.projects.queryinst.proposals import BoxInit, ProposalQueries
 from queryseg.projects.queryinst.roi_features import BoxFeatures
 from queryseg.projects.queryinst.stage import QueryStage, StagePrediction
 
@@ -29,6 +29,7 @@ class QueryInstDecoder(nn.Module):
         share_query: one set of queries for boxes and masks (Table 6); otherwise a mask query is
             handed from stage to stage as it leaves the self-attention.
         share_msa: one self-attention for both.
+        box_init: where the learned boxes start; see `ProposalQueries`.
     """
 
     def __init__(
@@ -46,10 +47,14 @@ class QueryInstDecoder(nn.Module):
         num_box_layers: int = 3,
         share_query: bool = True,
         share_msa: bool = True,
+        box_init: BoxInit = "image",
     ) -> None:
         super().__init__()
         self.proposals = ProposalQueries(
-            num_queries=num_queries, embed_dim=embed_dim, separate_mask_queries=not share_query
+            num_queries=num_queries,
+            embed_dim=embed_dim,
+            separate_mask_queries=not share_query,
+            box_init=box_init,
         )
         self.stages = nn.ModuleList(
             QueryStage(

@@ -78,9 +78,7 @@ class MaskBranch(nn.Module):
     def forward(
         self,
         stage: int,
-        features: Sequence[Tensor],
-        boxes_xyxy: Tensor,
-        image_idx: Tensor,
+        box_feats: Tensor,
         mask_queries: Sequence[Tensor],
         labels: Tensor,
         box_idx: Tensor | None = None,
@@ -89,9 +87,7 @@ class MaskBranch(nn.Module):
 
         Args:
             stage: number of the stage.
-            features: levels (B, C, H, W), finest first.
-            boxes_xyxy: (N, 4) that the stage predicted.
-            image_idx: (N,) int64.
+            box_feats: (N, R * R, C) that `box_features` pooled from the stage's boxes.
             mask_queries: (N, C) of the same slots, of every stage up to this one.
             labels: (M,) int64 class of each mask.
             box_idx: (M,) int64 box of each mask; None where M = N and each box has one.
@@ -99,21 +95,13 @@ class MaskBranch(nn.Module):
         Returns:
             (M, 2 R, 2 R).
         """
-        upsampled = self.upsampled(stage, features, boxes_xyxy, image_idx, mask_queries)
+        upsampled = self.upsampled(stage, box_feats, mask_queries)
         if box_idx is not None:
             upsampled = upsampled[box_idx]
         return self.head(stage).logits_of(upsampled, labels)
 
-    def upsampled(
-        self,
-        stage: int,
-        features: Sequence[Tensor],
-        boxes_xyxy: Tensor,
-        image_idx: Tensor,
-        mask_queries: Sequence[Tensor],
-    ) -> Tensor:
+    def upsampled(self, stage: int, box_feats: Tensor, mask_queries: Sequence[Tensor]) -> Tensor:
         """(N, C, 2 R, 2 R) features that the logits of all classes are read from."""
-        box_feats = self.box_features(features, boxes_xyxy, image_idx)
         x: Tensor | None = None
         for before in range(0 if self.flow == "htc" else stage, stage + 1):
             x = self.head(before)(box_feats, mask_queries[before], x)

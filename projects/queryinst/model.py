@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from queryseg.matching import Assignment
-from queryseg.postprocess import paste_masks, top_classes
-from queryseg.projects.queryinst.boxes import sides_of_images
+from queryseg.postprocess import top_classes
 from queryseg.projects.queryinst.criterion import QueryInstCriterion
 from queryseg.projects.queryinst.decoder import QueryInstDecoder
+from queryseg.projects.queryinst.detections import Detections
 from queryseg.projects.queryinst.mask_branch import MaskBranch
 from queryseg.projects.queryinst.stage import StagePrediction
 from queryseg.projects.queryinst.targets import InstanceTargets
@@ -81,7 +81,7 @@ class QueryInst(nn.Module):
             `pred_classes`, bool `pred_masks` and `query_idx`.
         """
         if not self.training:
-            return self.segment(batched_inputs)
+            return self.infer(batched_inputs)
         images = self.preprocess(batched_inputs)
         features = self.features(images)
         predictions = self.decoder(features, images.image_sizes)
@@ -118,25 +118,30 @@ class QueryInst(nn.Module):
     ) -> dict[int, Tensor]:
         """Mask logits of the matched queries of every stage that has a mask head.
 
+        The boxes of all stages are pooled together: the gradient of the pyramid is then summed in
+        one pass over it.
+
         Returns:
             stage -> (P, h, w) for the class of the matched instance.
         """
-        logits = {}
-        for stage in self.mask_branch.trained_stages:
-            assignment, boxes = matched[stage], predictions[stage].boxes_xyxy_abs
-            slots = assignment.image_idx, assignment.src_idx
-            queries = [x.mask_queries[slots] for x in predictions[: stage + 1]]
-            logits[stage] = self.mask_branch(
+        stages = self.mask_branch.trained_stages
+        slots = {stage: (matched[stage].image_idx, matched[stage].src_idx) for stage in stages}
+        box_feats = self.mask_branch.box_features(
+            features,
+            torch.cat([predictions[stage].boxes_xyxy_abs[slots[stage]] for stage in stages]),
+            torch.cat([matched[stage].image_idx for stage in stages]),
+        ).split([len(matched[stage].image_idx) for stage in stages])
+        return {
+            stage: self.mask_branch(
                 stage,
-                features,
-                boxes[slots],
-                assignment.image_idx,
-                queries,
-                targets.labels[assignment.tgt_idx],
+                of_stage,
+                [x.mask_queries[slots[stage]] for x in predictions[: stage + 1]],
+                targets.labels[matched[stage].tgt_idx],
             )
-        return logits
+            for stage, of_stage in zip(stages, box_feats)
+        }
 
-    def segment(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def infer(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Instances of each image at its output size.
 
         Images that are padded to different sizes run one group after the other: as nothing masks
@@ -146,7 +151,7 @@ class QueryInst(nn.Module):
         results: dict[int, dict[str, Any]] = {}
         for size in dict.fromkeys(sizes):
             members = [index for index, own in enumerate(sizes) if own == size]
-            together = self.segment_group([batched_inputs[index] for index in members])
+            together = self.infer_together([batched_inputs[index] for index in members])
             results.update(zip(members, together))
         return [results[index] for index in range(len(batched_inputs))]
 
@@ -156,65 +161,42 @@ class QueryInst(nn.Module):
         step = self.size_divisibility
         return height + -height % step, width + -width % step
 
-    def segment_group(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def infer_together(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Instances of images that share one padded size."""
         images = self.preprocess(batched_inputs)
         features = self.features(images)
         predictions = self.decoder(features, images.image_sizes)
-        results = []
-        for index, (inputs, image_size) in enumerate(zip(batched_inputs, images.image_sizes)):
-            output_size = (inputs.get("height", image_size[0]), inputs.get("width", image_size[1]))
-            instances = self.instances_of_image(
-                features, predictions, index, image_size=image_size, output_size=output_size
-            )
-            results.append({"instances": instances})
-        return results
+        return [
+            {"instances": self.segment(self.detect(features, predictions, index), inputs)}
+            for index, inputs in enumerate(batched_inputs)
+        ]
 
-    def instances_of_image(
-        self,
-        features: Features,
-        predictions: Sequence[StagePrediction],
-        index: int,
-        *,
-        image_size: tuple[int, int],
-        output_size: tuple[int, int],
-    ) -> Instances:
-        """Score, select and segment the predictions of one image (section 4.2, inference).
+    def detect(
+        self, features: Features, predictions: Sequence[StagePrediction], index: int
+    ) -> Detections:
+        """The best (query, class) pairs of one image with their masks (section 4.2, inference).
 
-        Only the last stage's mask head runs, on queries that are among the best; a query may
-        be there with several classes, each with its own mask.
+        Only the last stage's mask head runs, on the queries that are among the best.
 
         Args:
             features: levels of the batch.
             predictions: of every stage.
             index: number of the image in the batch.
-            image_size: its (height, width) without padding.
-            output_size: (height, width) of the masks to return.
         """
         boxes_xyxy_abs = predictions[-1].boxes_xyxy_abs[index]
         class_probs = predictions[-1].class_logits[index].to(boxes_xyxy_abs.dtype).sigmoid()
         scores, classes, query_idx = top_classes(class_probs, self.max_detections)
         kept, place = query_idx.unique(return_inverse=True)
-        mask_logits = self.mask_branch(
-            len(predictions) - 1,
-            features,
-            boxes_xyxy_abs[kept],
-            torch.full_like(kept, index),
-            [x.mask_queries[index, kept] for x in predictions],
-            classes,
-            place,
+        box_feats = self.mask_branch.box_features(
+            features, boxes_xyxy_abs[kept], torch.full_like(kept, index)
         )
-        image_sides, output_sides = sides_of_images([image_size, output_size], boxes_xyxy_abs)
-        boxes_xyxy_abs = boxes_xyxy_abs[query_idx] * (output_sides / image_sides)
+        queries = [x.mask_queries[index, kept] for x in predictions]
+        mask_logits = self.mask_branch(len(predictions) - 1, box_feats, queries, classes, place)
         mask_probs = mask_logits.to(boxes_xyxy_abs.dtype).sigmoid()
-        pred_boxes = Boxes(boxes_xyxy_abs)
-        if self.clip_boxes:
-            pred_boxes.clip(output_size)
-        return Instances(
-            output_size,
-            pred_boxes=pred_boxes,
-            scores=scores,
-            pred_classes=classes,
-            pred_masks=paste_masks(mask_probs, boxes_xyxy_abs, output_size),
-            query_idx=query_idx,
-        )
+        return Detections(scores, classes, query_idx, boxes_xyxy_abs[query_idx], mask_probs)
+
+    def segment(self, detections: Detections, inputs: dict[str, Any]) -> Instances:
+        """Detections of an image at its output size."""
+        height, width = inputs["image"].shape[-2:]
+        output_size = (inputs.get("height", height), inputs.get("width", width))
+        return detections.to_instances((height, width), output_size, clip_boxes=self.clip_boxes)

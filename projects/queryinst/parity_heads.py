@@ -41,9 +41,10 @@ def compare_heads(model: nn.Module, report: ParityReport) -> None:
         allowed = partial(_allowance, share=stage / (len(predictions) - 1))
         _compare_boxes(report, f"s{stage}_", prediction, allowed)
         queries = [x.mask_queries[images, slots] for x in predictions]
-        upsampled = model.mask_branch.upsampled(
-            stage, features, prediction.boxes_xyxy_abs[images, slots], images, queries
+        box_feats = model.mask_branch.box_features(
+            features, prediction.boxes_xyxy_abs[images, slots], images
         )
+        upsampled = model.mask_branch.upsampled(stage, box_feats, queries)
         logits = model.mask_branch.head(stage).classifier(upsampled)
         classes = [0, 17, 79] if stage == len(predictions) - 1 else [17]
         tolerance = allowed(MASK_LOGITS)

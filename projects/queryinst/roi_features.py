@@ -68,7 +68,7 @@ class BoxFeatures(nn.Module):
             torch.zeros_like(cells[:, 0]),
             sampling_ratio=self.sampling_ratio,
         )
-        return pooled.view(count, side * side, -1)
+        return pooled.view(count, side * side, features[0].shape[1])
 
     def levels(self, boxes_xyxy: Tensor) -> Tensor:
         """(N,) int64 number of the level that each box is pooled from."""
