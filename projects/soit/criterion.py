@@ -21,10 +21,12 @@ class Matched:
     Args:
         layers: of each decoder layer.
         proposals: of the encoder's tokens, whatever the class; None without proposals.
+        count: instances of the batch, averaged over the processes, at least one.
     """
 
     layers: list[Assignment]
     proposals: Assignment | None
+    count: float
 
 
 class SOITCriterion(nn.Module):
@@ -62,14 +64,15 @@ class SOITCriterion(nn.Module):
         """Match every decoder layer, and the proposals with the instances as one class."""
         sets = list(zip(prediction.class_logits, prediction.decoded.boxes))
         layers = self.matcher(sets, targets)
+        count = mean_target_count(len(targets.labels), targets.labels.device)
         proposed = prediction.proposals
         if proposed is None:
-            return Matched(layers, None)
+            return Matched(layers, None, count)
         assert proposed.boxes is not None
         (proposals,) = self.matcher(
             [(proposed.class_logits, proposed.boxes)], targets.without_classes()
         )
-        return Matched(layers, proposals)
+        return Matched(layers, proposals, count)
 
     def detection_losses(
         self, prediction: Prediction, matched: Matched, targets: BoxTargets
@@ -78,7 +81,7 @@ class SOITCriterion(nn.Module):
         losses = {}
         sets = zip(prediction.class_logits, prediction.decoded.boxes, matched.layers)
         for suffix, stage in zip(self._suffixes(len(matched.layers)), sets):
-            losses |= self._stage_losses(suffix, *stage, targets)
+            losses |= self._stage_losses(suffix, *stage, targets, matched.count)
         if prediction.proposals is not None and matched.proposals is not None:
             proposed = prediction.proposals
             assert proposed.boxes is not None
@@ -88,6 +91,7 @@ class SOITCriterion(nn.Module):
                 proposed.boxes,
                 matched.proposals,
                 targets.without_classes(),
+                matched.count,
             )
         return losses
 
@@ -97,6 +101,7 @@ class SOITCriterion(nn.Module):
         gt_masks: Sequence[Tensor],
         padded_size: tuple[int, int],
         valid_sizes: Tensor,
+        count: float,
     ) -> dict[str, Tensor]:
         """Weighted mask losses of the layers that learn masks.
 
@@ -105,10 +110,10 @@ class SOITCriterion(nn.Module):
             gt_masks: of each image (n, h, w) bool.
             padded_size: height and width of the batch.
             valid_sizes: (B, 2) int64, rows and columns of the predictions that are no padding.
+            count: instances that the losses are divided by.
         """
         with torch.autocast(masks.mask_logits.device.type, enabled=False):
             both = self.mask_loss(masks, gt_masks, padded_size=padded_size, valid_sizes=valid_sizes)
-        count = mean_target_count(sum(len(image_masks) for image_masks in gt_masks), both[0].device)
         losses = {}
         for name, values in zip(("dice", "bce"), both):
             sums = values.new_zeros(masks.layers.stop).index_add(0, masks.layer_idx, values)
@@ -125,6 +130,7 @@ class SOITCriterion(nn.Module):
         boxes: Tensor,
         assignment: Assignment,
         targets: BoxTargets,
+        count: float,
     ) -> dict[str, Tensor]:
         with torch.autocast(boxes.device.type, enabled=False):
             dtype = torch.promote_types(boxes.dtype, torch.float32)
@@ -143,14 +149,10 @@ class SOITCriterion(nn.Module):
                 "box": box_l1_loss(matched, targets.boxes_cxcywh_norm[tgt_idx]).sum(),
                 "giou": box_giou_loss(corners, targets.boxes_xyxy_abs[tgt_idx]).sum(),
             }
-        count = mean_target_count(len(targets.labels), boxes.device)
         return {
             f"loss_{name}{suffix}": self.weights[name] * value / count
             for name, value in sums.items()
         }
-
-    def _count(self, count: int, device: torch.device) -> float:
-        return mean_target_count(count, device)
 
     def _suffixes(self, num_layers: int) -> list[str]:
         return [*(f"_{layer}" for layer in range(num_layers - 1)), ""]

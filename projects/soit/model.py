@@ -114,7 +114,9 @@ class SOIT(nn.Module):
         gt_masks = [x.gt_masks.tensor.to(self.device) for x in instances]
         padded_size = tuple(images.tensor.shape[-2:])
         valid_sizes = prediction.mask_features.valid_sizes
-        return losses | self.criterion.mask_losses(masks, gt_masks, padded_size, valid_sizes)
+        return losses | self.criterion.mask_losses(
+            masks, gt_masks, padded_size, valid_sizes, matched.count
+        )
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalise the images and pad them, at the right and the bottom, to the largest.
