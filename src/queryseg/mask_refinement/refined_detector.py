@@ -57,7 +57,9 @@ class RefinedDetector(nn.Module):
             `pred_masks` (n, height, width) bool.
         """
         seen: list[Any] = []
-        handle = self.detector.backbone.register_forward_hook(lambda *call: seen.append(call[2]))
+        backbone = self.detector.backbone
+        assert isinstance(backbone, nn.Module)
+        handle = backbone.register_forward_hook(lambda *call: seen.append(call[2]))
         try:
             detected = self.detector(batched_inputs)
         finally:
