@@ -17,6 +17,9 @@ from queryseg.checkpoint.swin_layout import SWIN_LAYOUTS
 # Published classifiers whose names differ from those of the backbones here, or end in a head.
 BACKBONE_LAYOUTS = (TORCHVISION_RESNET, *SWIN_LAYOUTS)
 
+DETECTOR = "detector."
+"""Where models that build on a detector keep it."""
+
 
 @dataclass
 class RecognisedWeights:
@@ -60,6 +63,8 @@ def recognise(contents: CheckpointContents, model_names: Iterable[str]) -> Recog
     readings += [
         _by_layout(contents.weights, layout) for layout in fitting_layouts(contents.weights)
     ]
+    inside = {f"{DETECTOR}{name}": value for name, value in contents.weights.items()}
+    readings.append(RecognisedWeights(_plain_source(contents), inside, DETECTOR))
     if contents.is_caffe2:
         renamed = _from_caffe2(contents.weights)
         readings.append(_by_ending("Caffe2 (Detectron 1) file", renamed, names, must_fit=True))
