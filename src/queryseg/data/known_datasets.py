@@ -13,6 +13,7 @@ class Kind(Enum):
 
     COCO = "coco"
     VIDEO = "ytvis"
+    CITYSCAPES = "cityscapes_instance"
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class KnownDataset:
     """Where a set that is known by name lies below the data root, and how to get it.
 
     Attributes:
-        json_file: its annotations.
+        json_file: its annotations: a json, or for Cityscapes a folder.
         image_root: the folder that its file names are relative to.
         cure: what to do where it is not there; `{root}` stands for the data root.
         class_names: the order of the classes, if it is not that of the category ids.
@@ -68,6 +69,19 @@ def _video_sets() -> dict[str, KnownDataset]:
     return sets
 
 
+def _cityscapes() -> dict[str, KnownDataset]:
+    """The splits of Cityscapes; those of the test split have no annotations."""
+    return {
+        f"cityscapes_{split}": KnownDataset(
+            f"cityscapes/gtFine/{split}",
+            f"cityscapes/leftImg8bit/{split}",
+            _download("Cityscapes (gtFine and leftImg8bit)", "cityscapes"),
+            kind=Kind.CITYSCAPES,
+        )
+        for split in ("train", "val", "test")
+    }
+
+
 KNOWN_DATASETS: dict[str, KnownDataset] = {
     "coco_2017_train": KnownDataset(
         "coco/annotations/instances_train2017.json", "coco/train2017", _COCO_CURE
@@ -84,6 +98,7 @@ KNOWN_DATASETS: dict[str, KnownDataset] = {
     "shapes_val": KnownDataset(
         "shapes/annotations/val.json", "shapes/val", _SHAPES_CURE, SHAPES_CLASS_NAMES
     ),
+    **_cityscapes(),
     **_video_sets(),
     "moving_shapes_train": KnownDataset(
         "moving_shapes/annotations/train.json",

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -13,10 +13,17 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from queryseg.data.coco_json import load_coco_json, map_categories, read_coco_json
+from queryseg.data.cityscapes import load_cityscapes
+from queryseg.data.coco_json import LoadedSet, load_coco_json, map_categories, read_coco_json
 from queryseg.data.known_datasets import DATASETS_ROOT_VARIABLE, KNOWN_DATASETS, Kind
 from queryseg.data.problems import raise_if_fatal
-from queryseg.data.video_json import load_video_json
+from queryseg.data.video_json import LoadedVideos, load_video_json
+
+LOADERS: dict[Kind, Callable[..., LoadedSet | LoadedVideos]] = {
+    Kind.COCO: load_coco_json,
+    Kind.VIDEO: load_video_json,
+    Kind.CITYSCAPES: load_cityscapes,
+}
 
 _logger = logging.getLogger(__name__)
 
@@ -61,6 +68,11 @@ def register_coco_json(
         ValueError: the name is taken by another set.
     """
     _register(name, json_file, image_root, class_names, Kind.COCO)
+
+
+def register_cityscapes(name: str, truth_root: str | Path, image_root: str | Path) -> None:
+    """Register a set in Cityscapes' folders, `gtFine/<split>` and `leftImg8bit/<split>`."""
+    _register(name, truth_root, image_root, None, Kind.CITYSCAPES)
 
 
 def register_video_json(
@@ -209,8 +221,7 @@ def _load_registered(
     name: str, class_names: Sequence[str] | None, kind: Kind
 ) -> list[dict[str, Any]]:
     metadata = MetadataCatalog.get(name)
-    load = load_video_json if kind is Kind.VIDEO else load_coco_json
-    loaded = load(metadata.json_file, metadata.image_root, class_names)
+    loaded = LOADERS[kind](metadata.json_file, metadata.image_root, class_names)
     _publish(name, loaded.class_names, loaded.index_of)
     return loaded.records
 
@@ -238,10 +249,10 @@ def _publish(name: str, class_names: list[str], index_of: dict[int, int]) -> Non
 def _load_known(name: str) -> list[dict[str, Any]]:
     known = KNOWN_DATASETS[name]
     json_file = MetadataCatalog.get(name).json_file
-    if not Path(json_file).is_file():
+    if not Path(json_file).exists():
         root = json_file.removesuffix(known.json_file).rstrip("/\\") or "."
         raise FileNotFoundError(
-            f"data set {name!r}: no such file {json_file}. To get it, "
+            f"data set {name!r}: no such file or folder {json_file}. To get it, "
             f"{known.cure.format(root=root)}."
         )
     # Detectron2 registers COCO with its class names: a json with fewer of them is matched by name.

@@ -17,8 +17,8 @@ from queryseg.data.shapes.scene import (
 )
 from queryseg.data.shapes.texture import pixel_noise
 
-MIN_VISIBLE_FRACTION = 0.1  # of an object; with less in sight it has no mask in a frame
-MIN_VISIBLE_AREA = 20.0  # pixels at the reference size
+MIN_VISIBLE_FRACTION = 0.2  # of an object; with less in sight it has no mask in a frame
+MIN_VISIBLE_AREA = 40.0  # pixels at the reference size
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def _cast(
     rng: np.random.RandomState, spec: MovingShapesSpec, background: np.ndarray
 ) -> list[Actor]:
     count = rng.randint(spec.min_objects, spec.max_objects + 1)
-    classes = rng.randint(len(CLASS_NAMES), size=count)
+    names = spec.classes or CLASS_NAMES
+    classes = [CLASS_NAMES.index(names[place]) for place in rng.randint(len(names), size=count)]
     classes[1] = classes[0]
     ratio = spec.max_radius / spec.min_radius
     radii = [spec.min_radius * ratio ** rng.random_sample() * spec.scale for _ in range(count)]

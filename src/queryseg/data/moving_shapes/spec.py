@@ -1,6 +1,6 @@
 """What a set of synthetic videos is made of: the flags that decide every byte of it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from queryseg.data.shapes.spec import ShapesSpec
@@ -26,14 +26,14 @@ class MovingShapesSpec(ShapesSpec):
         frames: of every video.
     """
 
-    train: int = 160
+    train: int = 240
     val: int = 25
     height: int = 96
     width: int = 128
     min_objects: int = 2
-    max_objects: int = 4
-    min_radius: float = 14.0
-    max_radius: float = 26.0
+    max_objects: int = 3
+    min_radius: float = 17.0
+    max_radius: float = 32.0
     frames: int = 12
 
     def __post_init__(self) -> None:
@@ -45,4 +45,4 @@ class MovingShapesSpec(ShapesSpec):
 
     def as_dict(self) -> dict[str, Any]:
         """All that decides the bytes, for the file beside the frames."""
-        return {"moving_generator_version": GENERATOR_VERSION, **asdict(self)}
+        return {**super().as_dict(), "moving_generator_version": GENERATOR_VERSION}
