@@ -2,6 +2,7 @@
 # make test         install if needed, run the whole test suite
 # make check        lint, format, types, C++ format
 # make gpu-check    build, test, train and measure on a CUDA GPU
+# make asan         run the tests of the CPU kernels under AddressSanitizer, with every instruction set
 # make clean        remove what the targets above made
 #
 # PYTHON=/path/to/python uses that environment instead of making .venv.
@@ -19,11 +20,11 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/installed
 endif
 
-.PHONY: quickstart test check gpu-check clean installed
+.PHONY: quickstart test check gpu-check asan clean installed
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -6
+	@sed -n 's/^# //p' Makefile | head -7
 
 $(VENV)/bin/python:
 	@base=$$(for name in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -67,6 +68,9 @@ check: $(READY)
 
 gpu-check: $(READY)
 	@$(PY) benchmarks/gpu_check.py
+
+asan: $(READY)
+	$(PY) tests/sanitize.py
 
 clean:
 	rm -rf $(VENV) build $(OUTPUT) $(SHAPES) .pytest_cache .ruff_cache .mypy_cache

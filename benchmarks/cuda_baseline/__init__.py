@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import cpp_extension
 
 from queryseg.tools.op_benchmark.case import Case, Contender
 from queryseg.tools.op_benchmark.ms_deform_attn_cases import LEVELS
@@ -20,6 +19,8 @@ IM2COL_STEP = 64  # of mmcv: images a launch
 @functools.cache
 def load_baseline() -> None:
     """Compile and load `queryseg_baseline::ms_deform_attn` and its backward for this GPU."""
+    from torch.utils import cpp_extension  # looks for a CUDA toolkit, and says so, when imported
+
     cpp_extension.load(
         "queryseg_baseline",
         [str(SOURCE)],

@@ -158,6 +158,17 @@ def test_forward_backward_differentiates_by_all_inputs():
     assert found["product"].milliseconds > 0
 
 
+def test_what_holds_the_result_is_no_extra_memory():
+    def large() -> torch.Tensor:
+        return torch.ones(64 * MEGABYTE, dtype=torch.uint8)
+
+    contender = Contender("ones", large, passes=("forward",))
+    found = measure([contender], "forward", torch.device("cpu"), runs=1, threads=1)["ones"]
+    assert found.result_bytes == 64 * MEGABYTE
+    if found.extra_bytes is not None:
+        assert found.extra_bytes < 20 * MEGABYTE < found.peak_bytes
+
+
 def test_peak_memory_sees_what_a_run_frees_again():
     peak = peak_memory(lambda: torch.ones(64 * MEGABYTE, dtype=torch.uint8), torch.device("cpu"))
     if peak is None:

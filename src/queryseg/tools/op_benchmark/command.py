@@ -130,6 +130,10 @@ def report(results: dict[str, Result], options: argparse.Namespace) -> dict[str,
             key: {name: one.peak_bytes for name, one in result.found.items()}
             for key, result in results.items()
         },
+        "extra_bytes": {
+            key: {name: one.extra_bytes for name, one in result.found.items()}
+            for key, result in results.items()
+        },
         "floors": {key: result.floors for key, result in results.items()},
     }
 
@@ -147,14 +151,14 @@ def table(results: dict[str, Result]) -> str:
     for key, result in results.items():
         ours = next(iter(result.found.values())).milliseconds
         for index, (name, one) in enumerate(result.found.items()):
-            peak = "" if one.peak_bytes is None else f"{one.peak_bytes / 2**20:.1f}"
+            extra = "" if one.extra_bytes is None else f"{one.extra_bytes / 2**20:.1f}"
             rows.append(
-                (key if index == 0 else "", name, one.milliseconds, one.milliseconds / ours, peak)
+                (key if index == 0 else "", name, one.milliseconds, one.milliseconds / ours, extra)
             )
         for name, bound in result.floors.items():
             title = f"floor of the {'memory' if name == 'memory_ms' else 'L1 caches'}"
             rows.append(("", title, bound, bound / ours, ""))
-    headers = ("case", "", "ms", "over ours", "peak MiB")
+    headers = ("case", "", "ms", "over ours", "extra MiB")
     return tabulate(rows, headers=headers, floatfmt=".2f", disable_numparse=[4])
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from queryseg.tools.op_benchmark.case import Contender
 
@@ -23,21 +24,32 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 @dataclass
 class Measurement:
-    """Of one contender in one pass."""
+    """Of one contender in one pass.
+
+    Attributes:
+        milliseconds: median time.
+        peak_bytes: memory on top of what was there before; None where this is not known.
+        result_bytes: how much of it holds the result, the output or the gradients.
+    """
 
     milliseconds: float
     peak_bytes: int | None
+    result_bytes: int
+
+    @property
+    def extra_bytes(self) -> int | None:
+        """Memory on top of the result."""
+        return None if self.peak_bytes is None else max(0, self.peak_bytes - self.result_bytes)
 
 
-def run_pass(contender: Contender, name: str) -> None:
-    """One forward pass, or one forward and backward pass."""
+def run_pass(contender: Contender, name: str) -> tuple[Tensor, ...]:
+    """One forward pass, or one forward and backward pass; returns the output or the gradients."""
     if name == "forward":
         with torch.no_grad():
-            contender.run()
-        return
+            return (contender.run(),)
     inputs = [tensor.requires_grad_() for tensor in contender.inputs]
     output = contender.run()
-    torch.autograd.grad(output, inputs, torch.ones_like(output))
+    return torch.autograd.grad(output, inputs, torch.ones_like(output))
 
 
 def measure(
@@ -62,6 +74,7 @@ def measure(
     passes = {
         one.name: partial(run_pass, one, pass_name) for one in contenders if pass_name in one.passes
     }
+    results = {name: sum(tensor.nbytes for tensor in run()) for name, run in passes.items()}
     peaks = {name: peak_memory(run, device) for name, run in passes.items()}
     times: dict[str, list[float]] = {name: [] for name in passes}
     for first in range(0, runs, RUNS_PER_TURN):
@@ -69,10 +82,13 @@ def measure(
             run()
             for _ in range(min(RUNS_PER_TURN, runs - first)):
                 times[name].append(timed(run, device, threads))
-    return {name: Measurement(1e3 * statistics.median(times[name]), peaks[name]) for name in passes}
+    return {
+        name: Measurement(1e3 * statistics.median(times[name]), peaks[name], results[name])
+        for name in passes
+    }
 
 
-def timed(run: Callable[[], None], device: torch.device, threads: int) -> float:
+def timed(run: Callable[[], object], device: torch.device, threads: int) -> float:
     """Seconds of one run."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -87,7 +103,7 @@ def timed(run: Callable[[], None], device: torch.device, threads: int) -> float:
     return clock() - begin
 
 
-def peak_memory(run: Callable[[], None], device: torch.device) -> int | None:
+def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
     """Bytes that a run needs on top of what is there before it; None where this is not known.
 
     On the CPU it is the peak of the resident set, so that the scratch buffers of compiled kernels
