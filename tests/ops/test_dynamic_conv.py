@@ -198,6 +198,7 @@ def test_equal_channels_have_no_direction():
         assert relative_error(one, other) < 1e-12
 
 
+@pytest.mark.host
 def test_results_do_not_depend_on_runs_or_threads():
     case = make_case(3, instances=23, channels=48, inner=20, side=(7, 7), dtype=torch.float32)
     threads = torch.get_num_threads()

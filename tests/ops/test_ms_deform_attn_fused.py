@@ -275,6 +275,7 @@ def test_large_logits_do_not_overflow(shift):
     assert relative_error(moved.output(), wide) < 1e-6 + 1e-6 * abs(shift)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("queries", [3, 300], ids=["direct", "packed"])
 def test_results_do_not_depend_on_the_number_of_threads_or_the_run(queries):
     case = make_case(
