@@ -4,11 +4,18 @@ Set `train.init_checkpoint` to a COCO model of `queryinst_r50_100q_3x`; its clas
 The paper gives the schedule; image sizes are those that Mask R-CNN is trained with there.
 """
 
+from detectron2.config import LazyCall as L
+
+from queryseg.evaluation import CityscapesEvaluator
+
 from ..common.schedule import multi_step
 from .queryinst_r50_100q_3x import dataloader, model, optimizer, train
 
 model.num_classes = 8
 
+dataloader.train.dataset.names = "cityscapes_train"
+dataloader.test.dataset.names = "cityscapes_val"
+dataloader.evaluator = L(CityscapesEvaluator)(dataset_name="${..test.dataset.names}")
 dataloader.train.mapper.augmentations[0].short_edge_length = list(range(800, 1025, 32))
 dataloader.train.mapper.augmentations[0].max_size = 2048
 dataloader.test.mapper.augmentations[0].short_edge_length = 1024

@@ -1,0 +1,58 @@
+"""A QueryInst-VIS of three stages that learns the synthetic videos on a CPU in minutes.
+
+A ResNet-18 without its last stage, from random weights, so its batch norms are ordinary ones.
+"""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from detectron2.modeling.backbone import ResNet
+
+from ..common.schedule import cosine
+from .queryinst_r50_vis import dataloader, model, optimizer, train
+
+model.num_classes = 6
+model.backbone.bottom_up.stem.norm = "BN"
+model.backbone.bottom_up.stages = L(ResNet.make_default_stages)(depth=18, norm="BN")
+model.backbone.bottom_up.freeze_at = 0
+model.backbone.in_features = ["res2", "res3", "res4"]
+model.decoder.embed_dim = 64
+model.decoder.num_queries = 20
+model.decoder.num_stages = 3
+model.decoder.num_heads = 4
+model.decoder.dynamic_dim = 16
+model.decoder.ffn_dim = 128
+model.decoder.box_init = "grid"
+model.decoder.box_features.strides = [4, 8, 16]
+model.decoder.box_features.finest_side = 28
+model.mask_branch.num_convs = 2
+model.track_head.track_dim = 128
+model.track_loss.weight = 2.0
+
+for _loader, _names in (
+    (dataloader.train, "moving_shapes_train"),
+    (dataloader.test, "moving_shapes_val"),
+):
+    _loader.dataset.names = _names
+    _loader.num_workers = 0
+_resize = L(T.ResizeShortestEdge)(short_edge_length=96, max_size=160)
+dataloader.train.mapper.augmentations = [
+    _resize,
+    L(T.RandomFlip)(prob=0.5, horizontal=True, vertical=False),
+    L(T.RandomFlip)(prob=0.5, horizontal=False, vertical=True),
+]
+dataloader.train.mapper.recompute_boxes = True
+dataloader.test.mapper.augmentations = [_resize]
+
+optimizer.lr = 1e-3
+optimizer.weight_decay = 0.05
+optimizer.params.weight_decay_norm = 0.0
+optimizer.params.weight_decay_bias = 0.0
+optimizer.fused = True
+
+train.max_iter = 1500
+train.total_batch_size = 6
+train.init_checkpoint = ""
+train.eval_period = 0
+train.checkpointer.period = 500
+
+lr_multiplier = cosine(train.max_iter, end=0.01, warmup_iters=60)

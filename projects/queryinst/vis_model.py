@@ -1,0 +1,126 @@
+"""QueryInst-VIS: QueryInst that follows its instances through a video (section 3.6)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from queryseg.projects.queryinst.model import QueryInst
+from queryseg.projects.queryinst.track_head import TrackHead
+from queryseg.projects.queryinst.track_loss import TrackLoss
+from queryseg.projects.queryinst.tracker import OnlineTracker
+
+
+class QueryInstVIS(QueryInst):
+    """QueryInst with a track head, trained on pairs of frames and run frame by frame.
+
+    Args:
+        track_head: embeds boxes.
+        track_loss: compares the boxes of a key frame with the objects of a reference frame.
+        tracker: follows objects in evaluation; it holds the memory of the video.
+        min_score: detections below it are left out before tracking.
+        options: those of `QueryInst`. Of each query, the best class alone is a detection.
+    """
+
+    def __init__(
+        self,
+        *,
+        track_head: TrackHead,
+        track_loss: TrackLoss,
+        tracker: OnlineTracker,
+        min_score: float = 0.05,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.track_head = track_head
+        self.track_loss = track_loss
+        self.tracker = tracker
+        self.min_score = min_score
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Train on a batch of pairs, or follow a video.
+
+        Args:
+            batched_inputs: as for `QueryInst`. In training every dict has a second one of the same
+                kind under "reference", and "instances" have `gt_track_ids`. In evaluation dicts
+                are frames in their order, with "frame": the video starts anew at frame 0 and with
+                an image without that number.
+
+        Returns:
+            In training the weighted losses by name; in evaluation one dict a frame: "instances" as
+            `QueryInst` gives them, with `pred_track_ids`.
+        """
+        if not self.training:
+            return self.track(batched_inputs)
+        references = [x["reference"] for x in batched_inputs]
+        images = self.preprocess([*batched_inputs, *references])
+        pyramid = self.features(images)
+        keys = [level[: len(references)] for level in pyramid]
+        others = [level[len(references) :] for level in pyramid]
+        predictions = self.decoder(keys, images.image_sizes[: len(references)])
+        targets = self.targets(batched_inputs)
+        matched = self.criterion.match(predictions, targets)
+        mask_logits = self.matched_masks(keys, predictions, matched, targets)
+        losses = self.criterion(predictions, mask_logits, matched, targets)
+        boxes = predictions[-1].boxes_xyxy_abs[matched[-1].image_idx, matched[-1].src_idx]
+        losses["loss_track"] = self.track_loss(
+            self.track_head(keys, boxes, matched[-1].image_idx),
+            matched[-1],
+            self.track_ids(batched_inputs),
+            self.embeddings_of_truth(others, references),
+            self.track_ids(references),
+        )
+        return losses
+
+    def track_ids(self, frames: Sequence[dict[str, Any]]) -> list[Tensor]:
+        """Per frame (n,) int64."""
+        return [x["instances"].gt_track_ids.to(self.device) for x in frames]
+
+    def embeddings_of_truth(
+        self, features: Sequence[Tensor], frames: Sequence[dict[str, Any]]
+    ) -> Sequence[Tensor]:
+        """Per frame (n, D): the embeddings of its true boxes."""
+        boxes = [x["instances"].gt_boxes.tensor.to(features[0]) for x in frames]
+        counts = [len(own) for own in boxes]
+        image_idx = torch.arange(len(boxes), device=self.device)
+        image_idx = image_idx.repeat_interleave(torch.tensor(counts, device=self.device))
+        return self.track_head(features, torch.cat(boxes), image_idx).split(counts)
+
+    def track(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Segment frames and give what is found in them the identities of the video."""
+        results = self.infer(batched_inputs)
+        for inputs, result in zip(batched_inputs, results):
+            if inputs.get("frame", 0) == 0:
+                self.tracker.reset()
+            result["instances"] = self.tracker(result["instances"])
+            result["instances"].remove("track_feats")
+        return results
+
+    def infer_together(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Instances of frames that share one padded size, with `track_feats` (N, D).
+
+        Differs from QueryInst: of the best pairs of query and class, the first of each query is
+        kept alone, as a query with two classes would be two tracks of one object.
+        """
+        images = self.preprocess(batched_inputs)
+        features = self.features(images)
+        predictions = self.decoder(features, images.image_sizes)
+        results = []
+        for index, inputs in enumerate(batched_inputs):
+            detections = self.detect(features, predictions, index)
+            image_idx = torch.full_like(detections.query_idx, index)
+            instances = self.segment(detections, inputs)
+            instances.track_feats = self.track_head(features, detections.boxes_xyxy_abs, image_idx)
+            chosen = first_of_each(instances.query_idx) & (instances.scores >= self.min_score)
+            results.append({"instances": instances[chosen]})
+        return results
+
+
+def first_of_each(values: Tensor) -> Tensor:
+    """(N,) bool: whether a value occurs for the first time.
+
+    >>> first_of_each(torch.tensor([3, 1, 3, 0]))
+    tensor([ True,  True, False,  True])
+    """
+    return ~(values[:, None] == values).tril(diagonal=-1).any(dim=1)
