@@ -164,6 +164,7 @@ def inside(layout: Layout, prefix: str) -> Layout:
     """The same names for a model that holds the detector under `prefix`, ending in a dot."""
     return replace(
         layout,
+        name=f"{layout.name}, as {prefix.rstrip('.')}",
         rules=tuple((official, f"{prefix}{ours}") for official, ours in layout.rules),
         covers=prefix,
     )
