@@ -21,7 +21,8 @@ CONFIG = "soit/soit_r50_50ep.py"
 
 
 @pytest.mark.parametrize(
-    ("bundle", "arrays"), [("iat", 16), ("maskenc", 5), ("full_A", 28), ("loss", 55)]
+    ("bundle", "arrays"),
+    [("iat", 16), ("maskenc", 5), ("full_A", 28), pytest.param("loss", 55, marks=pytest.mark.slow)],
 )
 def test_every_array_of_the_release_is_reproduced(bundle: str, arrays: int) -> None:
     report = compare(CONFIG, GOLDEN / f"golden_{bundle}.npz")
@@ -60,6 +61,7 @@ def filled_model() -> SOIT:
     return model
 
 
+@pytest.mark.slow
 def test_gradient_norms_are_compared_by_every_official_parameter(
     filled_model: SOIT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
