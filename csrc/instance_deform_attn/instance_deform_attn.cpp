@@ -84,7 +84,7 @@ struct Share {
   int64_t first_row, last_row;
   int64_t first_instance, instances;  // positions in the order
   int64_t first_image, images;
-  Scratch<A> query, value, weights;
+  Scratch<A> query, slots, weights;
 
   Share(const InstanceInputs& inputs, const std::vector<int64_t>& order, int64_t first,
         int64_t last)
@@ -95,7 +95,7 @@ struct Share {
         first_image(image_at(inputs, order, first_instance)),
         images(image_at(inputs, order, first_instance + instances - 1) + 1 - first_image),
         query(images * MapLayout(inputs.shape).query_size),
-        value(images * MapLayout(inputs.shape).value_size),
+        slots(images * MapLayout(inputs.shape).slots_size()),
         weights(instances * inputs.shape.dynamic_weights()) {}
 
   static int64_t image_at(const InstanceInputs& inputs, const std::vector<int64_t>& order,
@@ -121,7 +121,7 @@ void collect(const InstanceInputs& inputs, const std::vector<int64_t>& order,
         if (local >= 0 && local < share->images) {
           add_map_grads(inputs, image, at % shape.height,
                         share->query.get() + local * layout.query_size,
-                        share->value.get() + local * layout.value_size, grad_feats);
+                        share->slots.get() + local * layout.slots_size(), grad_feats);
         }
       }
     }
@@ -158,9 +158,9 @@ void run_backward(const InstanceInputs& inputs, const Tensor& grad_output, const
     for (int64_t i = begin; i < end; ++i) {
       const Share<A>& share = *shares[static_cast<size_t>(i)];
       std::fill_n(share.query.get(), share.images * maps.layout.query_size, A(0));
-      std::fill_n(share.value.get(), share.images * maps.layout.value_size, A(0));
+      std::fill_n(share.slots.get(), share.images * maps.layout.slots_size(), A(0));
       kernels.backward(args, InstanceRun{share.first_row, share.last_row, share.query.get(),
-                                         share.value.get(), share.weights.get()});
+                                         share.slots.get(), share.weights.get()});
     }
   });
   collect(inputs, order, shares, static_cast<A*>(grad_feats.mutable_data_ptr()),

@@ -6,6 +6,13 @@
 #include "common/cpu/isa_avx2.h"
 #include "common/cpu/vec.h"
 #include "instance_deform_attn/cpu/lanes.h"
+#include "instance_deform_attn/cpu/banks.h"
+#include "instance_deform_attn/cpu/layers.h"
+#include "instance_deform_attn/cpu/row_codes.h"
+#include "instance_deform_attn/cpu/attention.h"
+#include "instance_deform_attn/cpu/slots.h"
+#include "instance_deform_attn/cpu/gradients.h"
+#include "instance_deform_attn/cpu/rows.h"
 #include "instance_deform_attn/cpu/kernel.h"
 #include "common/cpu/isa_end.h"
 #endif

@@ -26,7 +26,7 @@ struct InstanceBackward {
 struct InstanceRun {
   int64_t first_row, last_row;  // position in `order` * H + row
   void* grad_query_maps;
-  void* grad_value_maps;
+  void* grad_value_slots;
   void* grad_dynamic_weights;
 };
 

@@ -1,4 +1,4 @@
-// What pixels in the lanes of a Vec need beyond arithmetic: gathering of channel pairs.
+// Gathers of channel pairs by pixels in the lanes of a Vec.
 #pragma once
 
 #include "common/cpu/vec_math.h"
@@ -82,22 +82,6 @@ struct Cells {
 };
 
 #endif
-
-// to += pair, both channels at once.
-QUERYSEG_INLINE void add_pair(float* to, const float* pair) {
-#if QUERYSEG_VEC_BITS > 128
-  const __m128 sum = _mm_add_ps(_mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(to))),
-                                _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(pair))));
-  _mm_store_sd(reinterpret_cast<double*>(to), _mm_castps_pd(sum));
-#else
-  to[0] += pair[0];
-  to[1] += pair[1];
-#endif
-}
-QUERYSEG_INLINE void add_pair(double* to, const double* pair) {
-  to[0] += pair[0];
-  to[1] += pair[1];
-}
 
 }  // namespace QUERYSEG_ISA
 }  // namespace queryseg

@@ -1,4 +1,5 @@
-// The two copies of a mask map that the CPU kernel works on: for each, one per image.
+// The two copies of a mask map that the CPU kernel works on, one of each per image, and the sums of
+// their gradients.
 #pragma once
 
 #include <algorithm>
@@ -13,9 +14,14 @@ namespace queryseg {
 // Values: (M, J, H + 4, W + 4, 2) planes of channel pairs inside a border of zeros, two pixels
 // wide: coordinates clamped to [-2, size] then read zeros wherever the definition says so, and have
 // a zero derivative there, without any comparison. An odd last channel is paired with zeros.
+//
+// The gradient of the values is summed cell by cell: a slot for each top left corner holds what
+// goes to the four corners of the cell, a channel pair each. Slots lie as the pixels of the values
+// do.
 struct MapLayout {
   static constexpr int64_t kBorder = 2;
-  int64_t query_row;  // elements
+  static constexpr int64_t kSlot = 8;  // corner (row by row), channel of the pair
+  int64_t query_row;                   // elements
   int64_t query_plane;
   int64_t query_size;
   int64_t pairs;        // per head
@@ -33,6 +39,9 @@ struct MapLayout {
         value_plane((shape.height + 2 * kBorder) * value_row * 2),
         value_size(shape.heads * pairs * value_plane),
         origin((kBorder * value_row + kBorder) * 2) {}
+
+  int64_t slot_plane() const { return value_plane / 2 * kSlot; }
+  int64_t slots_size() const { return value_size / 2 * kSlot; }
 
   // Element of a channel of pixel (0, 0).
   int64_t value_channel(int64_t channel, int64_t head_channels) const {
@@ -75,24 +84,34 @@ void pack_maps(const InstanceInputs& inputs, int64_t image, A* query, A* value) 
   }
 }
 
+// What the points of all cells around a pixel add to one of its channels; `slot` is element
+// (first corner, channel of the pair) of the cell whose top left corner the pixel is.
+template <typename A>
+A sum_of_corners(const A* slot, int64_t value_row) {
+  const A* above = slot - value_row * MapLayout::kSlot;
+  return (slot[0] + slot[2 - MapLayout::kSlot]) + (above[4] + above[6 - MapLayout::kSlot]);
+}
+
 // Adds the gradients of one image's copies to one row of the gradient of its map.
 template <typename A>
 void add_map_grads(const InstanceInputs& inputs, int64_t image, int64_t row, const A* query,
-                   const A* value, A* grad_feats) {
+                   const A* slots, A* grad_feats) {
   const InstanceShape& shape = inputs.shape;
   const MapLayout layout(shape);
   const ValidSize valid(inputs, image);
   A* pixels = grad_feats + (image * shape.height + row) * shape.width * shape.channels;
   for (int64_t channel = 0; channel < shape.channels; ++channel) {
     const A* from_query = query + channel * layout.query_plane + row * layout.query_row;
-    const A* from_value =
-        value + layout.value_channel(channel, shape.head_channels()) + row * layout.value_row * 2;
     for (int64_t column = 0; column < shape.width; ++column) {
       pixels[column * shape.channels + channel] += from_query[column];
     }
+    const int64_t place = layout.value_channel(channel, shape.head_channels());
+    const A* slot = slots + place / 2 * MapLayout::kSlot + place % 2 +
+                    row * layout.value_row * MapLayout::kSlot;
     const int64_t width = row < valid.height ? valid.width : 0;
     for (int64_t column = 0; column < width; ++column) {
-      pixels[column * shape.channels + channel] += from_value[column * 2];
+      pixels[column * shape.channels + channel] +=
+          sum_of_corners(slot + column * MapLayout::kSlot, layout.value_row);
     }
   }
 }
