@@ -290,7 +290,7 @@ struct ConvShared {
 
 // Shared memory of a block for tiles of `rows` positions.
 template <typename A>
-inline int64 conv_shared_bytes(int64 rows, int64 channels, int64 inner, bool backward) {
+QUERYSEG_HD int64 conv_shared_bytes(int64 rows, int64 channels, int64 inner, bool backward) {
   return static_cast<int64>(sizeof(Stage<A>)) +
          static_cast<int64>(sizeof(A)) *
              (kTileRows + rows * (channels + inner + (backward ? inner : 0)));
