@@ -1,6 +1,7 @@
 """Values and gradients of per-instance deformable attention."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,26 @@ def test_gradients_equal_finite_differences(seed):
 
     inputs = (case.mask_feats, case.dynamic_weights)
     assert gradcheck(run, inputs, eps=1e-7, atol=1e-6, rtol=1e-4, nondet_tol=0.0)
+
+
+@pytest.mark.parametrize("head_channels", [4, 8, 32])
+def test_gradcheck_of_wide_heads(head_channels):
+    heads = 2 if head_channels == 4 else 1
+    case = make_case(
+        head_channels,
+        instances=2,
+        height=2,
+        width=3,
+        channels=heads * head_channels,
+        heads=heads,
+        points=1,
+    ).trainable()
+
+    def run(feats: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return replace(case, mask_feats=feats, dynamic_weights=weights).call()
+
+    inputs = (case.mask_feats, case.dynamic_weights)
+    assert gradcheck(run, inputs, eps=1e-7, atol=1e-6, rtol=1e-4)
 
 
 def case_for_bugs(seed: int) -> Case:

@@ -11,6 +11,7 @@ from torchvision.ops import DeformConv2d
 from queryseg.deformable_detr import DeformableAttention
 from queryseg.engine import apply_overrides, load_config
 from queryseg.layers import MultiheadAttention
+from queryseg.ops import dynamic_conv
 from queryseg.tools.analyze import flops_at_tokens, main, model_parts
 from queryseg.tools.flop_counter import count_flops
 
@@ -47,6 +48,19 @@ def test_deformable_convolution_counts_its_taps_and_reads() -> None:
     offset = torch.zeros(1, 18, 3, 4)
     counts = count_flops(model, lambda: model(torch.zeros(1, 4, 5, 7), offset))
     assert counts[""] == 3 * 4 * 9 * (4 * 6 + 4 * 4)
+
+
+class DynamicConv(nn.Module):
+    def forward(self, features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        one, two = torch.ones(4), torch.ones(8)
+        return dynamic_conv(features, weights, one, one, two, two)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 2, 5), (3, 10, 8)])
+def test_dynamic_convolution_counts_both_products(shape: tuple[int, ...]) -> None:
+    model = DynamicConv()
+    counts = count_flops(model, lambda: model(torch.zeros(shape), torch.zeros(3, 64)))
+    assert counts[""] == 3 * 10 * 2 * 8 * 4
 
 
 @pytest.mark.parametrize(("num_layers", "paper"), [(1, 59.6e9), (3, 75.5e9)])

@@ -94,6 +94,7 @@ void forward_instances(const Forward& call, int64_t first, int64_t last) {
     Prefetch prefetch;
     if (instance + 1 < last) {
       reader.fetch(instance + 1, prefetch);
+      prefetch.add(output + shape.instance_features(), shape.instance_features());
     }
     for_row_blocks(shape.positions, [&](int64_t row, int64_t count) {
       T* to = output + row * shape.channels;

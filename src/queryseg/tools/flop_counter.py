@@ -45,6 +45,17 @@ def ms_deform_attn_fused_flops(
     return ms_deform_attn_flops(value, spatial_shapes, sampling_offsets)
 
 
+def dynamic_conv_flops(
+    features: Sequence[int],
+    dynamic_weights: Sequence[int],
+    *_: Any,
+    **__: Any,
+) -> int:
+    """Each position takes part in both products with all weights of its instance."""
+    positions = features[2] * features[3] if len(features) == 4 else features[1]
+    return 2 * positions * dynamic_weights[0] * dynamic_weights[1]
+
+
 def deform_conv2d_flops(
     x: Sequence[int],
     weight: Sequence[int],
@@ -69,6 +80,7 @@ def attention_flops(
 FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.queryseg.ms_deform_attn: ms_deform_attn_flops,
     torch.ops.queryseg.ms_deform_attn_fused: ms_deform_attn_fused_flops,
+    torch.ops.queryseg.dynamic_conv: dynamic_conv_flops,
     torch.ops.torchvision.deform_conv2d: deform_conv2d_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
 }
