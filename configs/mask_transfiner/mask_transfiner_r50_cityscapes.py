@@ -10,8 +10,8 @@ from .mask_transfiner_r50_1x import dataloader, lr_multiplier, model, optimizer,
 
 model.num_classes = 8
 
-dataloader.train.dataset.names = "cityscapes_fine_instance_seg_train"
-dataloader.test.dataset.names = "cityscapes_fine_instance_seg_val"
+dataloader.train.dataset.names = "cityscapes_train"
+dataloader.test.dataset.names = "cityscapes_val"
 dataloader.train.mapper.augmentations[0] = L(T.ResizeShortestEdge)(
     short_edge_length=list(range(800, 1025, 32)), sample_style="choice", max_size=2048
 )

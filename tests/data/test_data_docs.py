@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from queryseg.data.bdd100k import main as convert_bdd100k
 from queryseg.data.moving_shapes import MovingShapesSpec
 from queryseg.data.moving_shapes.__main__ import build_parser as moving_shapes_parser
 from queryseg.data.registration import KNOWN_DATASETS
@@ -31,6 +32,7 @@ def test_every_command_is_one_that_is_tested_here() -> None:
         "-m queryseg.tools.check_dataset",
         "-m queryseg.data.shapes",
         "-m queryseg.data.moving_shapes",
+        "-m queryseg.data.bdd100k",
         "train_net.py",
     }
 
@@ -58,6 +60,12 @@ def test_the_train_command_is_understood(monkeypatch: pytest.MonkeyPatch) -> Non
     cfg, _ = read_config(args)
     assert cfg.train.output_dir == "output/mine"
     assert args.val_images == "path/to/val_images"
+
+
+def test_the_bdd100k_command_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    (words,) = [words for words in commands() if words[2] == "queryseg.data.bdd100k"]
+    assert convert_bdd100k(words[3:]) == 2
+    assert "path/to/bitmasks/train does not exist" in capsys.readouterr().out
 
 
 def test_the_shapes_command_and_the_flags_in_the_text_are_understood() -> None:

@@ -82,6 +82,22 @@ def _cityscapes() -> dict[str, KnownDataset]:
     }
 
 
+def _bdd100k_sets() -> dict[str, KnownDataset]:
+    """Instance segmentation of BDD100K, converted to COCO format."""
+    folder = "{root}/bdd100k"
+    return {
+        f"bdd100k_ins_seg_{split}": KnownDataset(
+            f"bdd100k/annotations/ins_seg_{split}.json",
+            f"bdd100k/images/10k/{split}",
+            f"download the 10K images and the instance labels of BDD100K to {folder} and run "
+            f"`python -m queryseg.data.bdd100k --labels {folder}/labels/ins_seg/bitmasks/{split} "
+            f"--images {folder}/images/10k/{split} "
+            f"--output {folder}/annotations/ins_seg_{split}.json`",
+        )
+        for split in ("train", "val")
+    }
+
+
 KNOWN_DATASETS: dict[str, KnownDataset] = {
     "coco_2017_train": KnownDataset(
         "coco/annotations/instances_train2017.json", "coco/train2017", _COCO_CURE
@@ -92,6 +108,14 @@ KNOWN_DATASETS: dict[str, KnownDataset] = {
     "coco_2017_test-dev": KnownDataset(
         "coco/annotations/image_info_test-dev2017.json", "coco/test2017", _COCO_CURE
     ),
+    # AP*: COCO's images and classes, with the finer masks of LVIS.
+    "coco_2017_val_lvis": KnownDataset(
+        "lvis/lvis_v0.5_val_cocofied.json",
+        "coco/val2017",
+        "download LVIS v0.5 to {root}/lvis and write the file with Detectron2's "
+        "datasets/prepare_cocofied_lvis.py (it needs `pip install queryseg[lvis]`)",
+    ),
+    **_bdd100k_sets(),
     "shapes_train": KnownDataset(
         "shapes/annotations/train.json", "shapes/train", _SHAPES_CURE, SHAPES_CLASS_NAMES
     ),
