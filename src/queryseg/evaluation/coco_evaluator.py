@@ -263,7 +263,8 @@ def _load(dataset_name: str) -> LoadedSet:
     ensure_registered(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
     class_names = metadata.get("thing_classes")
-    if metadata.get("json_file") is None:
+    json_file = metadata.get("json_file")
+    if json_file is None or Path(json_file).is_dir():  # a set that is no json, as Cityscapes
         images = DatasetCatalog.get(dataset_name)
         names = list(metadata.thing_classes)
         return LoadedSet(images, names, dict(zip(range(len(names)), range(len(names)))), True)
