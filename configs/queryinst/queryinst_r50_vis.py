@@ -40,6 +40,7 @@ model.tracker = L(OnlineTracker)(
     weight_score=1.0, weight_iou=2.0, weight_class=10.0, max_objects=1000
 )
 model.min_score = 0.05
+model.nms_iou = 1.0
 
 _resize = L(T.ResizeShortestEdge)(short_edge_length=360, max_size=640)
 dataloader.train = L(build_pair_loader)(

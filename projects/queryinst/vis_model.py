@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.structures import Instances
 from torch import Tensor
 
+from queryseg.postprocess.mask_nms import mask_nms
 from queryseg.projects.queryinst.model import QueryInst
 from queryseg.projects.queryinst.track_head import TrackHead
 from queryseg.projects.queryinst.track_loss import TrackLoss
@@ -20,6 +22,8 @@ class QueryInstVIS(QueryInst):
         track_loss: compares the boxes of a key frame with the objects of a reference frame.
         tracker: follows objects in evaluation; it holds the memory of the video.
         min_score: detections below it are left out before tracking.
+        nms_iou: a detection whose mask overlaps a better one by more than this is left out before
+            tracking, as each would start a track of its own; 1 keeps all. Classes play no role.
         options: those of `QueryInst`. Of each query, the best class alone is a detection.
     """
 
@@ -30,6 +34,7 @@ class QueryInstVIS(QueryInst):
         track_loss: TrackLoss,
         tracker: OnlineTracker,
         min_score: float = 0.05,
+        nms_iou: float = 1.0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -37,6 +42,7 @@ class QueryInstVIS(QueryInst):
         self.track_loss = track_loss
         self.tracker = tracker
         self.min_score = min_score
+        self.nms_iou = nms_iou
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Train on a batch of pairs, or follow a video.
@@ -113,8 +119,14 @@ class QueryInstVIS(QueryInst):
             instances = self.segment(detections, inputs)
             instances.track_feats = self.track_head(features, detections.boxes_xyxy_abs, image_idx)
             chosen = first_of_each(instances.query_idx) & (instances.scores >= self.min_score)
-            results.append({"instances": instances[chosen]})
+            results.append({"instances": self.without_doubles(instances[chosen])})
         return results
+
+    def without_doubles(self, instances: Instances) -> Instances:
+        """Those that `nms_iou` keeps, by falling score."""
+        if self.nms_iou >= 1.0:
+            return instances
+        return instances[mask_nms(instances.pred_masks, instances.scores, self.nms_iou)]
 
 
 def first_of_each(values: Tensor) -> Tensor:
