@@ -27,6 +27,8 @@ model.decoder.box_features.finest_side = 28
 model.mask_branch.num_convs = 2
 model.track_head.track_dim = 128
 model.track_loss.weight = 2.0
+model.min_score = 0.2
+model.nms_iou = 0.5
 
 for _loader, _names in (
     (dataloader.train, "moving_shapes_train"),
