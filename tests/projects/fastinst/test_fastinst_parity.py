@@ -117,9 +117,11 @@ def test_tool_prints_one_json_object_and_dumps_arrays(
     assert printed["arrays"]["pred_logits"]["role"] == "input"
     assert printed["keys"] == {"matched": 454, "missing": [], "unexpected": []}
     with np.load(dump) as ours, np.load(bundle) as golden:
-        for name in ("full_scores", "full_classes", "full_area"):
+        # Tolerances as golden.md gives them: a pixel on the threshold turns with the processor.
+        for name, tolerance in (("full_scores", 4e-5), ("full_classes", 0), ("full_area", 8)):
             assert ours[name].dtype == golden[name].dtype
-            np.testing.assert_allclose(np.sort(ours[name]), np.sort(golden[name]), atol=4e-5)
+            pairs = np.sort(ours[name]), np.sort(golden[name])
+            np.testing.assert_allclose(*pairs, rtol=0, atol=tolerance)
 
 
 def test_report_is_strict_json(evaluation: ParityReport) -> None:
