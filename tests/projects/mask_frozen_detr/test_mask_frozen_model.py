@@ -12,6 +12,7 @@ from mask_frozen_model import small_model
 from torch.nn.parallel.distributed import DistributedDataParallel
 
 from queryseg.engine.param_groups import get_param_groups
+from queryseg.projects.mask_frozen_detr import detection_cache
 from queryseg.projects.mask_frozen_detr.detection_cache import DetectionCache
 from queryseg.projects.mask_frozen_detr.detections import Detections
 from queryseg.projects.mask_frozen_detr.model import MaskFrozenDETR
@@ -159,7 +160,10 @@ def test_cache_tells_other_weights_and_random_views_apart(tmp_path: Path) -> Non
         _step(greedy, (1,))
 
 
-def test_cache_needs_a_detector_that_does_not_change(tmp_path: Path) -> None:
+def test_cache_needs_a_detector_that_does_not_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detection_cache, "get_dataset_dicts", lambda names: [{"image_id": 1}])
     with pytest.raises(ValueError, match="only if it does not change"):
         small_model("model.finetune=full", f"model.cache.folder={tmp_path}")
 
