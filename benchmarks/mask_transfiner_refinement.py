@@ -13,10 +13,12 @@ import logging
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -192,8 +194,8 @@ def sparse_segment(
     return result
 
 
-def measure(path: str, count: int) -> dict[str, Any]:
-    """Run one path in this process."""
+def measure(path: str, count: int, masks_file: Path) -> dict[str, Any]:
+    """Run one path in this process and keep its masks."""
     head, (maps, rois, classes) = make_head(), make_inputs(count)
     before, clock = _resident(), Clock()
     started = time.perf_counter()
@@ -206,7 +208,7 @@ def measure(path: str, count: int) -> dict[str, Any]:
                 masks = sparse_segment(head, maps, rois, classes, clock).masks
     wall = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    np.save(f"/tmp/mask_transfiner_{path}.npy", masks.float().numpy())
+    np.save(masks_file, masks.float().numpy())
     return {
         "path": path,
         "cpu_seconds": sum(clock.seconds.values()),
@@ -227,19 +229,27 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--paths", nargs="+", choices=PATHS, default=PATHS)
     parser.add_argument("--inside", choices=PATHS, help=argparse.SUPPRESS)
+    parser.add_argument("--masks-file", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.inside:
         logging.disable(logging.WARNING)
-        say(json.dumps(measure(args.inside, args.boxes)))
+        say(json.dumps(measure(args.inside, args.boxes, args.masks_file)))
         return
+    with tempfile.TemporaryDirectory() as folder:
+        compare(args, Path(folder))
+
+
+def compare(args: argparse.Namespace, folder: Path) -> None:
+    """Run every path in a process of its own, for its peak memory, and print them side by side."""
     rows = []
-    for path in args.paths:  # each in a process of its own, for its peak memory
+    for path in args.paths:
         command = [sys.executable, __file__, "--inside", path, "--boxes", str(args.boxes)]
-        output = subprocess.check_output([*command, "--threads", str(args.threads)], text=True)
+        command += ["--threads", str(args.threads), "--masks-file", str(folder / f"{path}.npy")]
+        output = subprocess.check_output(command, text=True)
         rows.append(json.loads(output.splitlines()[-1]))
-        masks = np.load(f"/tmp/mask_transfiner_{path}.npy")
-        first = np.load(f"/tmp/mask_transfiner_{args.paths[0]}.npy")
+        masks = np.load(folder / f"{path}.npy")
+        first = np.load(folder / f"{args.paths[0]}.npy")
         say(
             f"{path}: {rows[-1]['cpu_seconds']:.1f} CPU s, {rows[-1]['wall_seconds']:.1f} s, "
             f"{rows[-1]['extra_mib']:.0f} MiB above the inputs, masks differ by at most "

@@ -8,6 +8,7 @@ import torch
 from detectron2.config import instantiate
 
 from queryseg.engine import apply_overrides, load_config
+from queryseg.mask_refinement.mask_head import QuadtreeMaskHead
 from queryseg.project_modules import project_modules
 
 FOLDER = Path(__file__).parents[3] / "projects" / "mask_transfiner"
@@ -16,13 +17,15 @@ ROWS = [row for row in re.findall(r"`(H\.[^`]*)`", TEXT) if "=" in row]
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_an_ablation_row_builds(row: str) -> None:
-    cfg = load_config("mask_transfiner/mask_transfiner_r50_paper.py")
+def test_an_ablation_row_changes_the_config_and_builds(row: str) -> None:
+    config = "mask_transfiner/mask_transfiner_r50_paper.py"
     overrides = row.replace("H.", "model.roi_heads.mask_head.").split()
-    head = apply_overrides(cfg, overrides).model.roi_heads.mask_head
+    changed = apply_overrides(load_config(config), overrides)
+    assert changed != load_config(config)
+    head = changed.model.roi_heads.mask_head
     head.coarse_head.num_classes = 80
     with torch.device("meta"):
-        instantiate(head)
+        assert isinstance(instantiate(head), QuadtreeMaskHead)
 
 
 def test_the_readme_names_every_config_and_drawing() -> None:

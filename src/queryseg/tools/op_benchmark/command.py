@@ -119,7 +119,7 @@ def report(results: dict[str, Result], options: argparse.Namespace) -> dict[str,
         "runs": options.runs,
         "clock": clock(options),
         "torch": torch.__version__,
-        "kernels": build_info(),
+        "kernels": {name: fact for name, fact in build_info().items() if name != "path"},
         "variant": kernel_variant(options.device),
         "ratios": {key: result.ratio for key, result in results.items()},
         "milliseconds": {
