@@ -15,7 +15,7 @@ CONFIGS = re.findall(r"^\| `(soit_\w+)` .*\| ([\d.]+) \| not yet", README.read_t
 
 
 def test_readme_names_all_ablations_and_configs() -> None:
-    assert len(OVERRIDES) == 15 + 8 + 1  # ablations, variants, the detector of a measurement
+    assert len(OVERRIDES) == 15 + 8  # ablations and variants
     assert len(CONFIGS) == 3
 
 
