@@ -87,7 +87,8 @@ class QueryInstVIS(QueryInst):
         self, features: Sequence[Tensor], frames: Sequence[dict[str, Any]]
     ) -> Sequence[Tensor]:
         """Per frame (n, D): the embeddings of its true boxes."""
-        boxes = [x["instances"].gt_boxes.tensor.to(features[0]) for x in frames]
+        dtype = torch.promote_types(features[0].dtype, torch.float32)  # lower ones move boxes
+        boxes = [x["instances"].gt_boxes.tensor.to(self.device, dtype) for x in frames]
         counts = [len(own) for own in boxes]
         image_idx = torch.arange(len(boxes), device=self.device)
         image_idx = image_idx.repeat_interleave(torch.tensor(counts, device=self.device))

@@ -49,6 +49,13 @@ def test_rows_of_points_may_share_a_mask() -> None:
     )
 
 
+def test_a_point_that_is_nan_has_no_value_and_leaves_the_others() -> None:
+    masks = torch.ones(1, 3, 4, dtype=torch.bool)
+    values = sample_masks(masks, torch.tensor([[[0.5, 0.5], [float("nan"), 0.5]]]))
+    assert values[0, 0] == 1.0
+    assert values[0, 1].isnan()
+
+
 def test_no_masks_give_no_values() -> None:
     assert sample_masks(torch.zeros(0, 4, 4, dtype=torch.bool), torch.rand(0, 5, 2)).shape == (0, 5)
     assert sample_maps(torch.zeros(0, 1, 4, 4), torch.rand(0, 5, 2)).shape == (0, 1, 5)

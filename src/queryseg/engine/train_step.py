@@ -95,7 +95,7 @@ class TrainStep:
         data_time = time.perf_counter() - start
 
         self.optimizer.zero_grad()
-        names, losses = self._forward_backward(parts)
+        names, losses = self._forward_backward(iteration, parts)
         after_backward()
         self.grad_scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -139,7 +139,7 @@ class TrainStep:
         size = len(batch) // self.accumulate
         return [batch[start : start + size] for start in range(0, len(batch), size)]
 
-    def _forward_backward(self, parts: list[Batch]) -> tuple[list[str], Tensor]:
+    def _forward_backward(self, iteration: int, parts: list[Batch]) -> tuple[list[str], Tensor]:
         """Names of the loss terms and their values, float32 (parts, terms)."""
         rows = []
         names: list[str] = []
@@ -148,14 +148,21 @@ class TrainStep:
                 with torch.autocast(
                     self._device_type, self._amp_dtype, enabled=self._amp_dtype is not None
                 ):
-                    losses = self.model(part)
-                    if isinstance(losses, Tensor):
-                        losses = {"total_loss": losses}
+                    losses = self._losses(iteration, part)
                     total = torch.stack([value.float() for value in losses.values()]).sum()
                 self.grad_scaler.scale(total / len(parts)).backward()
             names = sorted(losses)
             rows.append(torch.stack([losses[name].detach().float() for name in names]))
         return names, torch.stack(rows)
+
+    def _losses(self, iteration: int, part: Batch) -> dict[str, Tensor]:
+        """What the model returns, by name; some models look for bad numbers themselves."""
+        try:
+            losses = self.model(part)
+        except FloatingPointError as error:
+            message = f"iteration {iteration}: {error} (images {_image_names([part])})"
+            raise NonFiniteError(message) from error
+        return {"total_loss": losses} if isinstance(losses, Tensor) else losses
 
     def _sync(self, last: bool) -> AbstractContextManager[Any]:
         """Under DDP only the backward pass of the last part exchanges gradients."""

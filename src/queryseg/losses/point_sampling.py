@@ -40,7 +40,7 @@ def sample_masks(masks: Tensor, points: Tensor, mask_idx: Tensor | None = None) 
 
     Args:
         masks: (T, H, W) bool.
-        points: (N, P, 2) float as (x, y), edge to edge.
+        points: (N, P, 2) float as (x, y), edge to edge. A point that is NaN has the value NaN.
         mask_idx: (N,) int64, the mask of each row of points; by default row n is for mask n.
 
     Returns:
@@ -73,7 +73,7 @@ def _sample_masks(masks: Tensor, points: Tensor, mask_idx: Tensor) -> Tensor:
     for row, row_weight in ((top, 1 - (y - top)), (top + 1, y - top)):
         for column, column_weight in ((left, 1 - (x - left)), (left + 1, x - left)):
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            pixel = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
+            pixel = torch.where(inside, row * width + column, 0.0).long()
             values += masks.take(start + pixel) * inside * row_weight * column_weight
     return values
 
