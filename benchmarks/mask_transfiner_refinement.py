@@ -1,16 +1,18 @@
 """Cost of refining all boxes of an image: the released formulation beside the sparse one.
 
 Random features of an 800 x 1088 image and boxes with sides from 30 to 700 pixels, weights of the
-golden data. Prints, for each path, CPU seconds by part, the peak memory above the inputs, and how
-far its masks are from those of the dense path.
+golden data. Prints, for each path, CPU seconds by part, the peak memory above model and inputs, and
+how far its masks are from those of the dense path; writes the same as JSON.
 
     python benchmarks/mask_transfiner_refinement.py --boxes 100 --threads 2
 """
 
 import argparse
+import ctypes
 import json
 import logging
-import resource
+import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -90,12 +92,12 @@ def make_inputs(count: int) -> tuple[list[Tensor], RoIs, Tensor]:
 
 def dense_segment(
     head: QuadtreeMaskHead, maps: Sequence[Tensor], rois: RoIs, classes: Tensor, clock: Clock
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Masks as the release computes them: whole maps of features and positions at every grid, then
     one box after the other through attention that returns its weights.
 
     Returns:
-        (N, 1, size, size) probabilities.
+        (N, 1, size, size) probabilities; (T,) labels of the nodes, box by box, without references.
     """
     assert head.semantic is not None and head.refiner is not None
     pyramid = head.pyramid
@@ -145,7 +147,8 @@ def dense_segment(
     with clock.part("propagation"):
         nodes = select_nodes([probs[..., :0, :0] > 0, *masks])
         totals = nodes.counts.sum(0).tolist()
-        return head.propagation(probs, nodes, torch.cat(labels), totals)
+        refined = torch.cat(labels)
+        return head.propagation(probs, nodes, refined, totals), refined
 
 
 def _dense_pool(
@@ -197,30 +200,39 @@ def sparse_segment(
 def measure(path: str, count: int, masks_file: Path) -> dict[str, Any]:
     """Run one path in this process and keep its masks."""
     head, (maps, rois, classes) = make_head(), make_inputs(count)
-    before, clock = _resident(), Clock()
+    clock, before = Clock(), _settled_memory()
     started = time.perf_counter()
     with torch.inference_mode():
         if path == "dense":
-            masks = dense_segment(head, maps, rois, classes, clock)
+            masks, _ = dense_segment(head, maps, rois, classes, clock)
         else:
             half = path.endswith("bfloat16")
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 masks = sparse_segment(head, maps, rois, classes, clock).masks
     wall = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    extra = _memory("VmHWM") - before
     np.save(masks_file, masks.float().numpy())
     return {
         "path": path,
         "cpu_seconds": sum(clock.seconds.values()),
         "wall_seconds": wall,
-        "extra_mib": (peak - before) / MIB,
+        "extra_mib": extra / MIB,
         "parts": dict(clock.seconds),
     }
 
 
-def _resident() -> float:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+def _settled_memory() -> int:
+    """Bytes in use once freed memory is given back; the peak is counted from here on."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _memory("VmRSS")
+
+
+def _memory(name: str) -> int:
+    """Bytes of the process under a name of the kernel's."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    line = next(line for line in status.splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
 
 
 def main() -> None:
@@ -228,6 +240,9 @@ def main() -> None:
     parser.add_argument("--boxes", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--paths", nargs="+", choices=PATHS, default=PATHS)
+    parser.add_argument(
+        "--results", type=Path, default=Path("benchmarks/results/mask_transfiner_refinement.json")
+    )
     parser.add_argument("--inside", choices=PATHS, help=argparse.SUPPRESS)
     parser.add_argument("--masks-file", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -241,27 +256,40 @@ def main() -> None:
 
 
 def compare(args: argparse.Namespace, folder: Path) -> None:
-    """Run every path in a process of its own, for its peak memory, and print them side by side."""
-    rows = []
-    for path in args.paths:
-        command = [sys.executable, __file__, "--inside", path, "--boxes", str(args.boxes)]
-        command += ["--threads", str(args.threads), "--masks-file", str(folder / f"{path}.npy")]
-        output = subprocess.check_output(command, text=True)
-        rows.append(json.loads(output.splitlines()[-1]))
-        masks = np.load(folder / f"{path}.npy")
-        first = np.load(folder / f"{args.paths[0]}.npy")
+    """Run every path in a process of its own, for its peak memory; print and write the figures."""
+    rows = [run_path(path, args, folder) for path in args.paths]
+    first = np.load(folder / f"{args.paths[0]}.npy")
+    for row in rows:
+        masks = np.load(folder / f"{row['path']}.npy")
+        row["cpu_times_less"] = rows[0]["cpu_seconds"] / row["cpu_seconds"]
+        row["memory_times_less"] = rows[0]["extra_mib"] / row["extra_mib"]
+        row["largest_difference"] = float(np.abs(masks - first).max())
         say(
-            f"{path}: {rows[-1]['cpu_seconds']:.1f} CPU s, {rows[-1]['wall_seconds']:.1f} s, "
-            f"{rows[-1]['extra_mib']:.0f} MiB above the inputs, masks differ by at most "
-            f"{np.abs(masks - first).max():.1e} from {args.paths[0]}"
+            f"{row['path']}: {row['cpu_seconds']:.1f} CPU s, {row['wall_seconds']:.1f} s, "
+            f"{row['extra_mib']:.0f} MiB; {row['cpu_times_less']:.1f} times less CPU time and "
+            f"{row['memory_times_less']:.1f} times less memory than {args.paths[0]}, masks differ "
+            f"by at most {row['largest_difference']:.1e}"
         )
-        for name, seconds in sorted(rows[-1]["parts"].items(), key=lambda part: -part[1]):
+        for name, seconds in sorted(row["parts"].items(), key=lambda part: -part[1]):
             say(f"    {seconds:7.2f}  {name}")
-    for row in rows[1:]:
-        say(
-            f"{row['path']}: {rows[0]['cpu_seconds'] / row['cpu_seconds']:.1f} times less CPU "
-            f"time, {rows[0]['extra_mib'] / row['extra_mib']:.1f} times less memory"
-        )
+    report = {
+        "boxes": args.boxes,
+        "image": [HEIGHT, WIDTH],
+        "threads": args.threads,
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "date": time.strftime("%Y-%m-%d"),
+        "rows": rows,
+    }
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+    args.results.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def run_path(path: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Figures of one path; its masks go to the folder."""
+    command = [sys.executable, __file__, "--inside", path, "--boxes", str(args.boxes)]
+    command += ["--threads", str(args.threads), "--masks-file", str(folder / f"{path}.npy")]
+    output = subprocess.check_output(command, text=True)
+    return json.loads(output.splitlines()[-1])
 
 
 if __name__ == "__main__":

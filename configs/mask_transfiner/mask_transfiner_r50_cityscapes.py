@@ -6,12 +6,15 @@ Starts from the COCO Mask R-CNN of Detectron2's model zoo; 8 images a step, 64 e
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
+from queryseg.evaluation import CityscapesEvaluator
+
 from .mask_transfiner_r50_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.num_classes = 8
 
 dataloader.train.dataset.names = "cityscapes_train"
 dataloader.test.dataset.names = "cityscapes_val"
+dataloader.evaluator = L(CityscapesEvaluator)(dataset_name="${..test.dataset.names}", boundary=True)
 dataloader.train.mapper.augmentations[0] = L(T.ResizeShortestEdge)(
     short_edge_length=list(range(800, 1025, 32)), sample_style="choice", max_size=2048
 )

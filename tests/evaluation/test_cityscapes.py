@@ -8,44 +8,14 @@ import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.structures import Instances
-from PIL import Image
+from street import NAMES, SPEC, Street
 
 from queryseg.data.cityscapes import LABELS, load_cityscapes
 from queryseg.data.mapper import InstanceMapper
 from queryseg.data.registration import get_dataset_dicts, register_cityscapes
-from queryseg.data.shapes import ShapesSpec, render_scene
 from queryseg.evaluation import CityscapesEvaluator
 
-NAMES = list(LABELS)
-ROAD, CAR_GROUP = 7, 26
-SPEC = ShapesSpec(height=96, width=128, min_objects=3, max_objects=4)
-
-
-class Street:
-    """Shapes as road users: class k of the shapes is class k of Cityscapes."""
-
-    def __init__(self, root: Path) -> None:
-        self.truth, self.images = root / "gtFine" / "val", root / "leftImg8bit" / "val"
-        self.scenes: dict[str, Any] = {}
-        for index, city in enumerate(["aachen", "bonn", "bonn"]):
-            scene, image_id = render_scene(SPEC, 1, index), f"{city}_000000_{index:06d}"
-            ids = np.full((SPEC.height, SPEC.width), ROAD, np.int32)
-            for number, (mask, label) in enumerate(zip(scene.masks, scene.classes)):
-                ids[mask] = 1000 * LABELS[NAMES[label]] + number
-            self.scenes[image_id] = scene
-            for folder in (self.truth / city, self.images / city):
-                folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(scene.image).save(self.images / city / f"{image_id}_leftImg8bit.png")
-            self.write_ids(image_id, ids)
-
-    def file_of(self, image_id: str) -> Path:
-        return self.truth / image_id.split("_")[0] / f"{image_id}_gtFine_instanceIds.png"
-
-    def write_ids(self, image_id: str, ids: np.ndarray) -> None:
-        Image.fromarray(ids.astype(np.uint16)).save(self.file_of(image_id))
-
-    def ids(self, image_id: str) -> np.ndarray:
-        return np.asarray(Image.open(self.file_of(image_id))).astype(np.int32)
+CAR_GROUP = 26
 
 
 @pytest.fixture
@@ -117,6 +87,27 @@ def test_ground_truth_as_predictions_is_perfect(street: Street) -> None:
     for name in NAMES:
         expected = pytest.approx(100) if name in present else pytest.approx(np.nan, nan_ok=True)
         assert figures[f"AP-{name}"] == expected, name
+
+
+def test_boundary_ap_is_given_beside_it(street: Street) -> None:
+    register_cityscapes("street_boundary", street.truth, street.images)
+    evaluator = CityscapesEvaluator("street_boundary", boundary=True)
+    for _ in range(2):
+        evaluator.reset()
+        for image_id, scene in street.scenes.items():
+            masks = scene.masks.copy()
+            masks[:, ::2] = False  # every border is wrong
+            exact = image_id.startswith("aachen")
+            output = predict(scene, masks=scene.masks if exact else masks)
+            evaluator.process(iter([{"image_id": image_id}]), iter([output]))
+        figures = evaluator.evaluate()
+        assert figures.keys() == {"segm", "boundary"}
+        assert 0 < figures["boundary"]["AP"] < 100
+    register_cityscapes("street_exact", street.truth, street.images)
+    evaluator = CityscapesEvaluator("street_exact", boundary=True)
+    for image_id, scene in street.scenes.items():
+        evaluator.process([{"image_id": image_id}], [predict(scene)])
+    assert evaluator.evaluate()["boundary"]["AP"] == pytest.approx(100)
 
 
 def test_what_is_not_found_costs_its_class_only(street: Street) -> None:

@@ -19,6 +19,7 @@ from tabulate import tabulate
 
 from queryseg.data.cityscapes import LABELS, find_cityscapes_files
 from queryseg.data.registration import ensure_registered
+from queryseg.evaluation.coco_evaluator import COCOEvaluator
 
 SCRIPT = "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling"
 
@@ -35,6 +36,7 @@ class CityscapesEvaluator(DatasetEvaluator):
     Args:
         dataset_name: a registered or known Cityscapes split.
         output_dir: keep the predictions there, in the format of the server.
+        boundary: also give boundary AP, counted as on COCO.
 
     Raises:
         ModuleNotFoundError: `cityscapesscripts` is not installed.
@@ -42,7 +44,9 @@ class CityscapesEvaluator(DatasetEvaluator):
         ValueError: the set is not Cityscapes.
     """
 
-    def __init__(self, dataset_name: str, *, output_dir: str | None = None) -> None:
+    def __init__(
+        self, dataset_name: str, *, output_dir: str | None = None, boundary: bool = False
+    ) -> None:
         try:
             self._script = importlib.import_module(SCRIPT)
         except ModuleNotFoundError as error:
@@ -57,12 +61,17 @@ class CityscapesEvaluator(DatasetEvaluator):
         self._class_names = list(metadata.get("thing_classes") or LABELS)
         files = find_cityscapes_files(metadata.json_file, metadata.image_root)
         self._truth = {file.image_id: file.truth for file in files}
+        self._boundary: COCOEvaluator | None = None
+        if boundary:
+            self._boundary = COCOEvaluator(dataset_name, ["boundary"], output_dir=output_dir)
         self._output_dir = output_dir
         self._kept: tempfile.TemporaryDirectory[str] | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forget the predictions. All processes write into one folder."""
+        if self._boundary is not None:
+            self._boundary.reset()
         if self._output_dir:
             self._folder = Path(self._output_dir)
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +91,7 @@ class CityscapesEvaluator(DatasetEvaluator):
         Raises:
             ValueError: an image or a class that the set lacks.
         """
+        inputs, outputs = list(inputs), list(outputs)
         for one_input, output in zip(inputs, outputs):
             image_id = one_input["image_id"]
             if image_id not in self._truth:
@@ -104,18 +114,22 @@ class CityscapesEvaluator(DatasetEvaluator):
                 Image.fromarray(mask).save(self._folder / name, compress_level=1)
                 lines.append(f"{name} {LABELS[self._class_names[label]]} {score}\n")
             (self._folder / f"{image_id}_pred.txt").write_text("".join(lines), encoding="utf-8")
+        if self._boundary is not None:
+            self._boundary.process(inputs, outputs)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Compute the results from all predictions.
 
         Returns:
-            `{"segm": {"AP", "AP50", "AP-<class>", ...}}` in percent; NaN for a class without ground
-            truth; on other processes than the first, an empty dict.
+            `{"segm": {"AP", "AP50", "AP-<class>", ...}}` in percent, with `boundary` beside `segm`
+            where it was asked for; NaN for a class without ground truth; on other processes than
+            the first, an empty dict.
 
         Raises:
             FileNotFoundError: the split has no annotations, or images were not predicted.
         """
         comm.synchronize()
+        results = self._boundary.evaluate() if self._boundary is not None else {}
         if not comm.is_main_process():
             return {}
         predicted = {image_id: self._folder / f"{image_id}_pred.txt" for image_id in self._truth}
@@ -132,7 +146,7 @@ class CityscapesEvaluator(DatasetEvaluator):
         figures |= {f"AP-{name}": per_class[name]["ap"] * 100 for name in self._class_names}
         if self._kept:
             self._kept.cleanup()
-        return {"segm": {name: float(value) for name, value in figures.items()}}
+        return {"segm": {name: float(value) for name, value in figures.items()}, **results}
 
     def _run(self, predicted: list[str], truth: list[str]) -> dict[str, Any]:
         """The averages of the script, with its settings but none of its files and printing."""

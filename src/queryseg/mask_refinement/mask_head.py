@@ -60,7 +60,8 @@ class QuadtreeMaskHead(nn.Module):
         coarse_head: pooled features to coarse masks.
         detector: finds incoherent cells.
         region: chooses the cells that are refined.
-        refiner: corrects their labels; None ends with the coarse masks (depth 0 of Table 5).
+        refiner: corrects their labels; None ends with the coarse masks (depth 0 of Table 5), and
+            leaves the detector out, which nothing would ask or teach.
         propagation: puts the labels into the masks.
         sampler: chooses the nodes of a training step.
         criterion: the losses.
@@ -99,7 +100,7 @@ class QuadtreeMaskHead(nn.Module):
         self.in_features = tuple(in_features)
         self.pyramid = pyramid
         self.coarse_head = coarse_head
-        self.detector = detector
+        self.detector = None if refiner is None else detector
         self.region = region
         self.refiner = refiner
         self.propagation = propagation
@@ -157,7 +158,7 @@ class QuadtreeMaskHead(nn.Module):
         coarse = self._coarse(maps, rois)
         logits = self._own_class(coarse, classes)
         probs = logits.float().sigmoid()
-        if self.refiner is None:
+        if self.refiner is None or self.detector is None:
             return QuadtreeMasks(probs, logits)
         incoherence = [one.sigmoid() for one in self.detector(coarse, probs, fine, rois)]
         limit = self._limit(len(rois))
@@ -212,7 +213,7 @@ class QuadtreeMaskHead(nn.Module):
         losses["loss_mask"] = criterion.mask_loss(logits, truth)
         if coarse.boundary_logits is not None:
             losses["loss_bound"] = criterion.boundary_loss(coarse.boundary_logits, truth)
-        if self.refiner is None:
+        if self.refiner is None or self.detector is None:
             return losses
         probs = logits.detach().float().sigmoid()
         incoherence = self.detector(coarse, probs, fine, rois)

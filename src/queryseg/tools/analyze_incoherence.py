@@ -15,7 +15,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.layers import paste_masks_in_image
 from detectron2.structures import BitMasks, Boxes, Instances, pairwise_iou
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from queryseg.checkpoint import load_into, open_checkpoint
@@ -91,16 +91,22 @@ def analyze(cfg: Any, weights: str, device: torch.device) -> dict[str, float]:
     evaluators = {name: instantiate(cfg.dataloader.evaluator) for name in ("coarse", "oracle")}
     truth_of = {one["image_id"]: one for one in instantiate(cfg.dataloader.test.dataset)}
     coarse: list[Tensor] = []
-    head.register_forward_hook(
-        lambda _, inputs, found: coarse.extend(image.pred_masks for image in found)
-    )
+
+    def remember(module: nn.Module, inputs: Any, found: list[Instances]) -> None:
+        for image in found:
+            image.coarse_probs = image.pred_masks  # an R-CNN drops empty boxes, and these with them
+            coarse.append(image.pred_masks)
+
+    head.register_forward_hook(remember)
     with torch.inference_mode():
         for batch in instantiate(cfg.dataloader.test):
             coarse.clear()
-            for inputs, output, probs in zip(batch, model(batch), coarse):
+            for number, (inputs, output) in enumerate(zip(batch, model(batch))):
                 found = output["instances"].to("cpu")
+                if not found.has("coarse_probs"):
+                    found.coarse_probs = coarse[number].cpu()
                 evaluators["coarse"].process([inputs], [{"instances": found}])
-                filled = _oracle(found, probs.cpu(), truth_of[inputs["image_id"]], counts)
+                filled = _oracle(found, truth_of[inputs["image_id"]], counts)
                 evaluators["oracle"].process([inputs], [{"instances": filled}])
     results = counts.shares()
     for name, evaluator in evaluators.items():
@@ -108,12 +114,12 @@ def analyze(cfg: Any, weights: str, device: torch.device) -> dict[str, float]:
     return results
 
 
-def _oracle(found: Instances, probs: Tensor, record: dict[str, Any], counts: Counts) -> Instances:
-    """The instances of an image, the truth filled in where one matches an object."""
+def _oracle(found: Instances, record: dict[str, Any], counts: Counts) -> Instances:
+    """The instances of an image, with their `coarse_probs`; the truth filled in at objects."""
     filled = copy.copy(found)
     size = (record["height"], record["width"])
     objects = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
-    if not objects or not len(found) or len(probs) != len(found):
+    if not objects or not len(found):
         return filled
     pixels = torch.stack([torch.as_tensor(decode(a["segmentation"], *size)) for a in objects])
     masks, labels = BitMasks(pixels), torch.tensor([a["category_id"] for a in objects])
@@ -122,7 +128,7 @@ def _oracle(found: Instances, probs: Tensor, record: dict[str, Any], counts: Cou
     best, match = overlap.max(1)
     chosen = (best >= MIN_OVERLAP).nonzero().squeeze(1)
     boxes = found.pred_boxes.tensor[chosen]
-    better = fill_with_truth(probs[chosen], masks[match[chosen]], boxes, counts)
+    better = fill_with_truth(found.coarse_probs[chosen], masks[match[chosen]], boxes, counts)
     pasted = found.pred_masks.clone()
     pasted[chosen] = paste_masks_in_image(better[:, 0], Boxes(boxes), size)
     return Instances(size, **{**found.get_fields(), "pred_masks": pasted})
