@@ -2,7 +2,7 @@
 
 12 epochs at batch 16, an epoch being every frame with an object once (about 61,000), from a
 checkpoint of COCO:
-`train.init_checkpoint="queryinst_r50_300q.pth?allow_partial=True"`. Several scales:
+`"train.init_checkpoint='queryinst_r50_300q.pth?allow_partial=True'"`. Several scales:
 `"dataloader.train.mapper.augmentations.0.short_edge_length=[360,480]"
 dataloader.train.mapper.augmentations.0.max_size=960`.
 """

@@ -72,15 +72,20 @@ class Predictor:
         mapper = instantiate(cfg.dataloader.test.mapper)
         self.augmentations, self.image_format = mapper.augmentations, mapper.image_format
 
-    def __call__(self, image: np.ndarray | str | os.PathLike[str]) -> Instances:
+    def __call__(
+        self, image: np.ndarray | str | os.PathLike[str], frame: int | None = None
+    ) -> Instances:
         """Segment one image.
 
         Args:
             image: a file, or pixels (H, W, 3) uint8 in BGR order, as `cv2.imread` gives them.
+            frame: its number in a video, for a model that follows objects: frames come in their
+                order, and 0 starts a new video. Without it every image is a video of its own.
 
         Returns:
             Instances at the size of the image, on the CPU, by falling score: `pred_boxes`
-            (xyxy in pixels), `scores`, `pred_classes`, `pred_masks` (N, H, W) bool.
+            (xyxy in pixels), `scores`, `pred_classes`, `pred_masks` (N, H, W) bool; of a model that
+            follows objects also `pred_track_ids`.
 
         Raises:
             BadImageError: the file is not a readable image.
@@ -90,16 +95,17 @@ class Predictor:
             pixels = _checked(image)[:, :, ::-1] if self.image_format == "RGB" else _checked(image)
         else:
             pixels = read_image(os.fspath(image), self.image_format)
-        return self.segment(pixels)
+        return self.segment(pixels, frame)
 
     @torch.inference_mode()
-    def segment(self, pixels: np.ndarray) -> Instances:
+    def segment(self, pixels: np.ndarray, frame: int | None = None) -> Instances:
         """Segment pixels (H, W, 3) uint8 that are in the model's own channel order."""
         height, width = pixels.shape[:2]
         aug_input = T.AugInput(np.ascontiguousarray(pixels))
         self.augmentations(aug_input)
         image = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
-        outputs = self.model([{"image": image, "height": height, "width": width}])
+        inputs = {"image": image, "height": height, "width": width}
+        outputs = self.model([inputs if frame is None else {**inputs, "frame": frame}])
         instances = outputs[0]["instances"].to("cpu")
         instances = instances[instances.scores >= self.score_thresh]
         if self.nms_iou < 1.0:

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from queryseg.data.bdd100k import main as convert_bdd100k
+from queryseg.data.known_datasets import Kind
 from queryseg.data.moving_shapes import MovingShapesSpec
 from queryseg.data.moving_shapes.__main__ import build_parser as moving_shapes_parser
 from queryseg.data.registration import KNOWN_DATASETS
 from queryseg.data.shapes.__main__ import build_parser as shapes_parser
 from queryseg.engine.command_line import build_parser as train_parser
 from queryseg.engine.command_line import read_config
+from queryseg.engine.own_data import kind_of_data
 from queryseg.tools.check_dataset import main as check_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -53,13 +55,16 @@ def test_the_check_commands_run(small_set: Any, capsys: pytest.CaptureFixture[st
     assert "READY" in capsys.readouterr().out
 
 
-def test_the_train_command_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_train_commands_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    (words,) = [words for words in commands() if words[1] == "train_net.py"]
-    args = train_parser().parse_intermixed_args(words[2:])
-    cfg, _ = read_config(args)
-    assert cfg.train.output_dir == "output/mine"
-    assert args.val_images == "path/to/val_images"
+    kinds = []
+    for words in commands():
+        if words[1] == "train_net.py":
+            args = train_parser().parse_intermixed_args(words[2:])
+            cfg, _ = read_config(args)
+            assert cfg.train.output_dir == "output/mine"
+            kinds.append((kind_of_data(cfg), args.val_images))
+    assert kinds == [(Kind.COCO, "path/to/val_images"), (Kind.VIDEO, "path/to/val_frames")]
 
 
 def test_the_bdd100k_command_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,4 +94,4 @@ def test_names_in_the_text_exist() -> None:
         for line in block.splitlines():
             if line.startswith("from "):
                 exec(compile(line, "docs/data.md", "exec"), {})
-    assert len(blocks) == 2
+    assert len(blocks) == 1

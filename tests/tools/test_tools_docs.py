@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from queryseg.engine import load_config
-from queryseg.tools import benchmark, convert, demo
+from queryseg.tools import benchmark, convert, demo, track
 
 ROOT = Path(__file__).parents[2]
 PAGES = {name: (ROOT / "docs" / name).read_text("utf-8") for name in ("demo.md", "checkpoints.md")}
 PARSERS = {
     f"queryseg.tools.{tool.__name__.rpartition('.')[2]}": tool.build_parser()
-    for tool in (benchmark, convert, demo)
+    for tool in (benchmark, convert, demo, track)
 }
 
 

@@ -39,6 +39,11 @@ class CocoFile:
     has_annotations: bool = True
     problems: list[Problem] = field(default_factory=list)
 
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The images, as other kinds of sets call theirs."""
+        return self.images
+
 
 def read_coco_json(json_file: str | Path, image_root: str | Path) -> CocoFile:
     """Read a COCO json without stopping at what is wrong inside it.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 _IDS_SHOWN = 5
 
@@ -30,6 +31,7 @@ class Problem:
         image_id: of the image concerned, if any.
         annotation_id: of the annotation concerned, if any.
         file_name: of the image concerned, if any.
+        unit: what `image_id` counts: images, or videos.
     """
 
     kind: str
@@ -38,13 +40,14 @@ class Problem:
     image_id: int | str | None = None
     annotation_id: int | str | None = None
     file_name: str | None = None
+    unit: Literal["image", "video"] = "image"
 
     def __str__(self) -> str:
         parts = []
         if self.annotation_id is not None:
             parts.append(f"annotation {self.annotation_id}")
         if self.image_id is not None:
-            parts.append(f"image {self.image_id}")
+            parts.append(f"{self.unit} {self.image_id}")
         if self.file_name is not None:
             parts.append(self.file_name)
         where = ", ".join(parts)
@@ -71,7 +74,7 @@ def summarise(problems: Sequence[Problem]) -> str:
 def _ids(problems: Sequence[Problem]) -> str:
     of_annotations = problems[0].annotation_id is not None
     ids = [p.annotation_id if of_annotations else p.image_id for p in problems]
-    noun = ("annotation" if of_annotations else "image") + ("s" if len(ids) > 1 else "")
+    noun = ("annotation" if of_annotations else problems[0].unit) + ("s" if len(ids) > 1 else "")
     shown = ", ".join(str(i) for i in ids[:_IDS_SHOWN])
     return f"{noun} {shown}{', ...' if len(ids) > _IDS_SHOWN else ''}"
 
@@ -87,4 +90,5 @@ def raise_if_fatal(problems: Sequence[Problem], source: str) -> None:
         return
     shown = "".join(f"\n  {problem}" for problem in fatal[:_IDS_SHOWN])
     more = f"\n  ... and {len(fatal) - _IDS_SHOWN} more" if len(fatal) > _IDS_SHOWN else ""
-    raise ValueError(f"{source} cannot be used:{shown}{more}\n{CHECK_HINT}.")
+    hint = f"\n{CHECK_HINT}." if fatal[0].unit == "image" else ""
+    raise ValueError(f"{source} cannot be used:{shown}{more}{hint}")

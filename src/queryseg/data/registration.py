@@ -14,15 +14,25 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from queryseg.data.cityscapes import load_cityscapes
-from queryseg.data.coco_json import LoadedSet, load_coco_json, map_categories, read_coco_json
+from queryseg.data.coco_json import (
+    CocoFile,
+    LoadedSet,
+    load_coco_json,
+    map_categories,
+    read_coco_json,
+)
 from queryseg.data.known_datasets import DATASETS_ROOT_VARIABLE, KNOWN_DATASETS, Kind
 from queryseg.data.problems import raise_if_fatal
-from queryseg.data.video_json import LoadedVideos, load_video_json
+from queryseg.data.video_json import LoadedVideos, VideoFile, load_video_json, read_video_json
 
 LOADERS: dict[Kind, Callable[..., LoadedSet | LoadedVideos]] = {
     Kind.COCO: load_coco_json,
     Kind.VIDEO: load_video_json,
     Kind.CITYSCAPES: load_cityscapes,
+}
+READERS: dict[Kind, Callable[..., CocoFile | VideoFile]] = {
+    Kind.COCO: read_coco_json,
+    Kind.VIDEO: read_video_json,
 }
 
 _logger = logging.getLogger(__name__)
@@ -36,11 +46,13 @@ class OwnData:
         train_name: the name to put into `dataloader.train`.
         val_name: the name to put into `dataloader.test` and the evaluator.
         class_names: of the training set, in the order of the class indices.
+        kind: what both are: images in COCO format, or videos in YouTube-VIS format.
     """
 
     train_name: str
     val_name: str
     class_names: tuple[str, ...]
+    kind: Kind = Kind.COCO
 
 
 def datasets_root() -> str:
@@ -173,38 +185,57 @@ def get_dataset_dicts(
 
 
 def register_own_data(
-    train_json: str | Path, train_images: str | Path, val_json: str | Path, val_images: str | Path
+    train_json: str | Path,
+    train_images: str | Path,
+    val_json: str | Path,
+    val_images: str | Path,
+    kind: Kind = Kind.COCO,
 ) -> OwnData:
-    """Register a user's COCO-format train and validation sets, and compare their classes.
+    """Register a user's train and validation sets, and compare their classes.
 
     Names come from the file names and a hash of the paths: unique, and the same in every process.
     The classes of the training set decide; those of the validation set are found by name, so its
     category ids may differ and it may lack classes.
 
+    Args:
+        train_json: annotations, in the format of `kind`.
+        train_images: the folder that their file names are relative to.
+        val_json: likewise.
+        val_images: likewise.
+        kind: images in COCO format, or videos in YouTube-VIS format.
+
     Raises:
         FileNotFoundError: a json or an image folder does not exist.
-        ValueError: a json is not in COCO format, or the validation set has a class that the
+        ValueError: a json is not in the format, or the validation set has a class that the
             training set lacks.
     """
     for folder in (train_images, val_images):
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"no such image folder: {folder}")
-    train = read_coco_json(train_json, train_images)
-    raise_if_fatal(train.problems, train.json_file)
-    if not any(_has_object(image) for image in train.images):
-        raise ValueError(f"{train_json}: no image has a usable object to train on")
+    train = _read_own(train_json, train_images, kind)
+    if not any(_has_object(record) for record in train.records):
+        unit = "video" if kind is Kind.VIDEO else "image"
+        raise ValueError(f"{train_json}: no {unit} has a usable object to train on")
     class_names = tuple(train.categories.values())
-    val = read_coco_json(val_json, val_images)
-    raise_if_fatal(val.problems, val.json_file)
+    val = _read_own(val_json, val_images, kind)
     map_categories(val.categories, val.json_file, class_names)
     absent = [name for name in class_names if name not in val.categories.values()]
     if absent:
         _logger.warning("%s lacks the classes %s: they cannot be evaluated", val_json, absent)
-    train_name = _own_name("train", train_json, train_images)
-    val_name = _own_name("val", val_json, val_images)
-    register_coco_json(train_name, _absolute(train_json), _absolute(train_images), class_names)
-    register_coco_json(val_name, _absolute(val_json), _absolute(val_images), class_names)
-    return OwnData(train_name, val_name, class_names)
+    names = []
+    for role, json_file, images in (
+        ("train", train_json, train_images),
+        ("val", val_json, val_images),
+    ):
+        names.append(_own_name(role, json_file, images))
+        _register(names[-1], _absolute(json_file), _absolute(images), class_names, kind)
+    return OwnData(names[0], names[1], class_names, kind)
+
+
+def _read_own(json_file: str | Path, images: str | Path, kind: Kind) -> CocoFile | VideoFile:
+    found = READERS[kind](json_file, images)
+    raise_if_fatal(found.problems, found.json_file)
+    return found
 
 
 def _own_name(role: str, json_file: str | Path, images: str | Path) -> str:

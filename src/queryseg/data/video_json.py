@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ class VideoFile:
     num_annotations: int = 0
     has_annotations: bool = True
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The videos, as other kinds of sets call theirs."""
+        return self.videos
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def load_video_json(
             for video in found.videos
             for name in video["file_names"]
         ]
-        found.problems += find_missing_files(frames)
+        found.problems += _of_videos(find_missing_files(frames))
     raise_if_fatal(found.problems, found.json_file)
     names = list(class_names) if class_names is not None else list(found.categories.values())
     index_of = map_categories(found.categories, found.json_file, names)
@@ -128,7 +133,13 @@ def read_video_json(json_file: str | Path, image_root: str | Path) -> VideoFile:
             _attach_track(raw, video, numbers[video["video_id"]], found)
             numbers[video["video_id"]] += 1
     found.videos = list(records.values())
+    found.problems = _of_videos(found.problems)
     return found
+
+
+def _of_videos(problems: Sequence[Problem]) -> list[Problem]:
+    """Problems whose ids are those of videos."""
+    return [replace(problem, unit="video") for problem in problems]
 
 
 def _read_videos(

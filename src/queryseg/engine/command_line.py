@@ -12,7 +12,7 @@ from queryseg.checkpoint import Checkpointer, CheckpointError
 from queryseg.data.registration import register_own_data
 from queryseg.engine.config import ConfigError, apply_overrides, load_config
 from queryseg.engine.evaluation import Results, results_table, write_results
-from queryseg.engine.own_data import use_own_data
+from queryseg.engine.own_data import kind_of_data, use_own_data
 from queryseg.engine.processes import run_in_processes
 from queryseg.engine.run_setup import resolve_device, save_config, set_up_run
 from queryseg.engine.scale_schedule import scale_schedule, warn_about_batch
@@ -75,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
     processes.add_argument("--num-machines", type=int, default=1)
     processes.add_argument("--machine-rank", type=int, default=0, help="number of this machine")
     processes.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0")
-    own = parser.add_argument_group("own data in COCO format (give all four)")
+    own = parser.add_argument_group(
+        "own data in COCO format, or YouTube-VIS format for a model of videos (give all four)"
+    )
     own.add_argument("--train-json", metavar="FILE")
     own.add_argument("--train-images", metavar="DIR")
     own.add_argument("--val-json", metavar="FILE")
@@ -115,7 +117,8 @@ def run(args: argparse.Namespace) -> None:
     set_up_run(cfg)
     try:
         if args.train_json:
-            use_own_data(cfg, register_own_data(**{f: getattr(args, f) for f in OWN_DATA_FLAGS}))
+            paths = {flag: getattr(args, flag) for flag in OWN_DATA_FLAGS}
+            use_own_data(cfg, register_own_data(**paths, kind=kind_of_data(cfg)))
         save_config(cfg)
         if args.eval_only:
             _evaluate(cfg)

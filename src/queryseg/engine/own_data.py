@@ -1,15 +1,24 @@
-"""Pointing a config at the user's own COCO-format data."""
+"""Pointing a config at the user's own data: images in COCO format, videos in YouTube-VIS format."""
 
 import logging
 from collections.abc import Iterator
 from typing import Any
 
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
+from queryseg.data.known_datasets import Kind
 from queryseg.data.registration import OwnData
 from queryseg.engine.config import ConfigError
 
 _logger = logging.getLogger("queryseg")
+
+
+def kind_of_data(cfg: DictConfig) -> Kind:
+    """What a config trains on: the `data_kind` of its evaluator, by default images."""
+    target = OmegaConf.select(cfg, "dataloader.evaluator._target_")
+    evaluator = locate(target) if isinstance(target, str) else target
+    return getattr(evaluator, "data_kind", Kind.COCO)
 
 
 def use_own_data(cfg: DictConfig, data: OwnData) -> DictConfig:

@@ -18,6 +18,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from tabulate import tabulate
 
+from queryseg.data.known_datasets import Kind
 from queryseg.data.masks import decode
 from queryseg.data.registration import ensure_registered
 from queryseg.data.video_json import LoadedVideos, load_video_json
@@ -47,6 +48,8 @@ class VideoEvaluator(DatasetEvaluator):
         ValueError: an unknown or broken set, or one without annotations (allowed with `output_dir`,
             for sets that a server evaluates).
     """
+
+    data_kind = Kind.VIDEO
 
     def __init__(
         self,

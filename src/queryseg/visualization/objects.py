@@ -18,11 +18,13 @@ class DrawnObjects:
         masks: (N, H, W) bool.
         classes: (N,) int64.
         scores: (N,) in [0, 1], or None for ground truth.
+        track_ids: (N,) which object of a video each is, or None for single images.
     """
 
     masks: np.ndarray
     classes: np.ndarray
     scores: np.ndarray | None = None
+    track_ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -34,7 +36,10 @@ class DrawnObjects:
             masks = np.asarray(instances.pred_masks.cpu(), dtype=bool)
         else:
             masks = _filled_boxes(instances.pred_boxes.tensor.cpu().numpy(), instances.image_size)
-        return cls(masks, instances.pred_classes.cpu().numpy(), instances.scores.cpu().numpy())
+        classes, scores = instances.pred_classes.cpu().numpy(), instances.scores.cpu().numpy()
+        if not instances.has("pred_track_ids"):
+            return cls(masks, classes, scores)
+        return cls(masks, classes, scores, instances.pred_track_ids.cpu().numpy())
 
     @classmethod
     def from_annotations(

@@ -1,8 +1,8 @@
 """Paints masks and labels on an image.
 
 Detectron2's `Visualizer` takes a new random colour for every object and fills the holes of masks.
-This painter keeps one colour per class, leaves holes open, draws smooth edges on enlarged images
-and is fast enough for video.
+This painter keeps one colour per class (per object in videos), leaves holes open, draws
+smooth edges on enlarged images and is fast enough for video.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def paint(
     boxes: dict[int, Box] = {}
     for index in _large_to_small(objects.masks):
         if patch := _enlarged_mask(objects.masks[index], size):
-            colour = class_colour(int(objects.classes[index]))
+            colour = object_colour(objects, index)
             boxes[index] = _paint_mask(canvas, patch, colour, style.opacity, line_width)
     return _paint_labels(canvas, objects, boxes, class_names, style)
 
@@ -74,9 +74,17 @@ def class_name(class_index: int, class_names: Sequence[str] | None) -> str:
     return f"class {class_index}"
 
 
+def object_colour(objects: DrawnObjects, index: int) -> RGB:
+    """The colour of one object: that of its class, in a video one of its own."""
+    numbers = objects.classes if objects.track_ids is None else objects.track_ids
+    return class_colour(int(numbers[index]))
+
+
 def label_text(objects: DrawnObjects, index: int, class_names: Sequence[str] | None) -> str:
-    """Class and score of one object: "gear 98 %"."""
+    """Class, number in its video and score of one object: "gear 98 %", "gear #3 98 %"."""
     name = class_name(int(objects.classes[index]), class_names)
+    if objects.track_ids is not None:
+        name = f"{name} #{int(objects.track_ids[index])}"
     return name if objects.scores is None else f"{name} {100 * float(objects.scores[index]):.0f} %"
 
 
@@ -169,7 +177,7 @@ def _paint_labels(
         label_size = round(draw.textlength(text, font)) + 2 * pad, font_px + 2 * pad
         place = _label_place(box, label_size, (width, height), taken)
         taken.append(place)
-        colour = class_colour(int(objects.classes[index]))
+        colour = object_colour(objects, index)
         draw.rounded_rectangle(place, radius=pad, fill=colour)
         middle = (place[0] + place[2]) / 2, (place[1] + place[3]) / 2
         draw.text(middle, text, font=font, fill=text_colour(colour), anchor="mm")

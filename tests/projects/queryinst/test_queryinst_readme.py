@@ -1,6 +1,7 @@
 """Every override and config that the method's README names works."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from detectron2.config import instantiate
 
 from queryseg.engine import apply_overrides, load_config
+from queryseg.engine.command_line import build_parser, read_config
 
 README = (Path(__file__).parents[3] / "projects" / "queryinst" / "README.md").read_text()
 ABLATIONS = README.partition("## Ablations")[2].partition("## Paper and release")[0]
@@ -47,3 +49,12 @@ def test_config_has_the_parameters_in_the_table(name: str, millions: str) -> Non
     with torch.device("meta"):
         model = instantiate(load_config(f"queryinst/{name}.py").model)
     assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.3f}" == millions
+
+
+def test_every_training_command_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[3])
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+    commands = [shlex.split(line) for line in blocks.splitlines() if "train_net.py" in line]
+    assert len(commands) >= 5
+    for words in commands:
+        read_config(build_parser().parse_intermixed_args(words[2:]))
