@@ -3,7 +3,7 @@
 import queryseg  # noqa: I001  (must come before detectron2)
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,17 @@ def _gradcheck_allows_for_atomics(
         monkeypatch.setattr(torch.autograd, "gradcheck", lenient)
         if hasattr(request.module, "gradcheck"):
             monkeypatch.setattr(request.module, "gradcheck", lenient)
+
+
+@pytest.fixture
+def same_gradient(ops_device: str) -> Callable[[torch.Tensor, torch.Tensor], bool]:
+    """Tells whether two gradients are equal to the bit, or on a GPU but for the order of sums."""
+
+    def almost(one: torch.Tensor, other: torch.Tensor) -> bool:
+        limit = 10 * torch.finfo(one.dtype).eps * other.double().norm()
+        return one.dtype == other.dtype and bool((one.double() - other.double()).norm() <= limit)
+
+    return torch.equal if ops_device == "cpu" else almost
 
 
 @pytest.fixture(autouse=True)

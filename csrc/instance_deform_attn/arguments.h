@@ -87,8 +87,11 @@ struct InstanceTensors {
                         (feats.size(1) + 4) * (feats.size(2) + 4) < (1 << 24),
                     "mask_feats must have less than 2^24 pixels, got ", shape_text(feats));
     STD_TORCH_CHECK(rows.size(2) <= channels, "row_codes have more channels than mask_feats");
-    return {feats.size(0), feats.size(1), feats.size(2),   channels,
-            heads,         points,        weights.size(0), rows.size(2)};
+    const InstanceShape shape{feats.size(0), feats.size(1), feats.size(2),   channels,
+                              heads,         points,        weights.size(0), rows.size(2)};
+    STD_TORCH_CHECK(shape.dynamic_weights() < (int64_t{1} << 31),
+                    "dynamic_weights have 2^31 or more numbers for each instance");
+    return shape;
   }
 
   void check_floats(const Tensor& tensor, const char* name,

@@ -2,8 +2,6 @@
 // inside their arrays. The Python wrappers have the friendlier messages.
 #pragma once
 
-#include <limits>
-
 #include "common/tensor.h"
 #include "ms_deform_attn/ms_deform_attn.h"
 
@@ -17,11 +15,13 @@ inline std::vector<Level> levels_of(const std::vector<int64_t>& spatial_shapes, 
   for (size_t i = 0; i < spatial_shapes.size(); i += 2) {
     const int64_t height = spatial_shapes[i];
     const int64_t width = spatial_shapes[i + 1];
-    constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 2;
-    STD_TORCH_CHECK(height > 0 && width > 0 && height < kMost && width < kMost,
-                    "spatial_shapes must be positive, got ", height, " x ", width);
+    constexpr int64_t kMost = int64_t{1} << 24;  // pixel coordinates are exact in float32
+    STD_TORCH_CHECK(height > 0 && width > 0 && height <= kMost && width <= kMost,
+                    "spatial_shapes must be positive and at most 2^24, got ", height, " x ", width);
     levels.push_back({start, static_cast<int32_t>(height), static_cast<int32_t>(width)});
     start += height * width;
+    STD_TORCH_CHECK(start <= tokens, "spatial_shapes cover more than the ", tokens,
+                    " tokens of value");
   }
   STD_TORCH_CHECK(start == tokens, "spatial_shapes cover ", start, " tokens, but value has ",
                   tokens);

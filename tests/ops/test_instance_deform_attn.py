@@ -86,7 +86,7 @@ def test_float32_stays_close_to_float64(sizes):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_features_are_computed_with_in_float32(dtype):
+def test_half_features_are_computed_with_in_float32(dtype, same_gradient):
     case = make_case(2, height=9, width=21, **SOIT).to(torch.float32, dtype).trainable()
     exact = case.to(torch.float32).trainable()
     output, expected = case.call(), exact.call()
@@ -95,8 +95,8 @@ def test_half_features_are_computed_with_in_float32(dtype):
     feats, weights = gradients(case, output)
     expected_feats, expected_weights = gradients(exact, expected)
     assert feats.dtype == dtype
-    assert torch.equal(feats, expected_feats.to(dtype))
-    assert torch.equal(weights, expected_weights)
+    assert same_gradient(feats, expected_feats.to(dtype))
+    assert same_gradient(weights, expected_weights)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -154,6 +154,28 @@ def test_gradcheck_of_wide_heads(head_channels):
 
     inputs = (case.mask_feats, case.dynamic_weights)
     assert gradcheck(run, inputs, eps=1e-7, atol=1e-6, rtol=1e-4)
+
+
+def test_projected_gradients_equal_finite_differences_on_many_shapes():
+    for seed in range(50):
+        heads = 1 + seed % 4
+        case = make_case(
+            seed,
+            batch=1 + seed % 2,
+            instances=1 + seed % 3,
+            height=1 + seed % 3,
+            width=1 + seed % 5,
+            channels=heads * (1 + seed % 3),
+            row_channels=seed % 2,
+            heads=heads,
+            points=1 + seed % 4,
+        ).trainable()
+        inputs = (case.mask_feats, case.dynamic_weights)
+
+        def run(feats: torch.Tensor, weights: torch.Tensor, case: Case = case) -> torch.Tensor:
+            return replace(case, mask_feats=feats, dynamic_weights=weights).call()
+
+        assert gradcheck(run, inputs, eps=1e-7, atol=1e-6, rtol=1e-4, fast_mode=True), seed
 
 
 def case_for_bugs(seed: int) -> Case:

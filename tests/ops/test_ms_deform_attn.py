@@ -209,6 +209,18 @@ def test_any_batch_size_works(batch):
     assert relative_error(grad_value, wanted[0]) < FLOAT64_NOISE
 
 
+@pytest.mark.parametrize("empty", ["batch", "queries", "heads", "channels"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_dimension_may_be_empty(empty, dtype):
+    case = make_case(0, shapes=[(9, 8), (5, 4)], **{empty: 0}).to(dtype, torch.float32)
+    sizes = {"batch": 2, "queries": 6, "heads": 2, "channels": 4, empty: 0}
+    shape = (sizes["batch"], sizes["queries"], sizes["heads"] * sizes["channels"])
+    output, *grads = run_with_grads(case, torch.ones(shape))
+    assert output.shape == shape
+    assert [grad.shape for grad in grads] == [tensor.shape for tensor in case.tensors()]
+    assert not any(grad.any() for grad in grads)
+
+
 def test_values_beyond_two_to_the_31_elements_are_addressed_correctly():
     channels, rows = 1 << 20, (1 << 11) + 2
     # The system hands out untouched zero pages, so that this takes only the memory it writes.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from ms_deform_attn_cases import Case, make_case
 
-from queryseg.ops import ms_deform_attn
+from queryseg.ops import has_kernels, ms_deform_attn
 
 
 def change(name: str, how: Callable) -> Callable[[Case], None]:
@@ -99,6 +99,7 @@ RAW = {
     "negative sizes with the right sum": lambda v, s, x, w: (v, [-5, -6, 3, 4], x, w),
     "sizes that overflow 32 bits": lambda v, s, x, w: (v, [1 << 31, 1 << 31, 3, 4], x, w),
     "sizes whose product overflows 64 bits": lambda v, s, x, w: (v, [1 << 40, 1 << 40, 3, 4], x, w),
+    "sizes whose sum overflows 64 bits": lambda v, s, x, w: (v, [1 << 24] * (1 << 17), x, w),
     "float32 locations with a float64 value": lambda v, s, x, w: (v, s, x.float(), w),
     "float32 weights with a float64 value": lambda v, s, x, w: (v, s, x, w.float()),
     "half locations": lambda v, s, x, w: (v.float(), s, x.half(), w.float()),
@@ -120,6 +121,15 @@ def test_the_kernel_itself_refuses_what_would_leave_its_arrays(name):
     grad = torch.ones(2, 6, 8, dtype=case.value.dtype)
     with pytest.raises(RuntimeError):
         torch.ops.queryseg.ms_deform_attn_backward(grad, *arguments)
+
+
+@pytest.mark.skipif(not has_kernels("cpu"), reason="pure torch has no such limit")
+def test_a_level_too_wide_for_float32_coordinates_is_refused():
+    width = (1 << 24) + 3
+    value = torch.zeros(1, 1, 1, 1).expand(1, width, 1, 1)
+    locations, weights = torch.ones(1, 1, 1, 1, 1, 2), torch.ones(1, 1, 1, 1, 1)
+    with pytest.raises(RuntimeError, match="at most 2\\^24"):
+        ms_deform_attn(value, [(1, width)], locations, weights)
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 7), (2, 5, 8), (1, 6, 8), (6, 8), (2, 6, 2, 4)])

@@ -176,6 +176,22 @@ def test_any_number_of_images(images):
     assert relative_error(case.gather(), naive(case)) < 1e-12
 
 
+def test_maps_beyond_two_to_the_31_elements_are_addressed_correctly():
+    channels, rows = 1 << 20, (1 << 11) + 2
+    # The system hands out untouched zero pages, so that this takes only the memory it writes.
+    feature = torch.from_numpy(np.zeros((1, rows, 1, channels), dtype=np.float16))
+    feature[0, -1] = 1
+    feature[0, -2] = 3
+    assert feature.numel() > 1 << 31
+    box = torch.tensor([[0.0, rows - 2.0, 1.0, rows]])
+    zero = torch.zeros(1, dtype=torch.long)
+    node = torch.zeros(1, 3, dtype=torch.long)
+    output = gather_nodes(
+        [feature.permute(0, 3, 1, 2)], [1.0], box, zero, zero.view(1, 1), [1], node, zero
+    )
+    assert torch.equal(output, torch.full((1, channels), 2.0, dtype=torch.float16))
+
+
 def test_golden_pyramid_of_the_official_pooler():
     golden = np.load(GOLDEN / "pooler_levels.npz")
     maps = [

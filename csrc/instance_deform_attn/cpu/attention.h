@@ -45,7 +45,7 @@ class Attention {
         heads_(static_cast<int>(inputs.shape.heads)),
         head_channels_(static_cast<int>(inputs.shape.head_channels())),
         corner_{0, 2, 2 * layout_.value_row, 2 * layout_.value_row + 2},
-        memory_((2 * channels_ + 6 * points_ + (4 + 6 * points_) * pairs_) * kLanes) {}
+        memory_((2 * channels_ + 6 * points_ + (4 + int64_t{6} * points_) * pairs_) * kLanes) {}
 
   const LayerOffsets& layers() const { return at_; }
   const MapLayout& layout() const { return layout_; }

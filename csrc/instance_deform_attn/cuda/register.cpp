@@ -14,7 +14,6 @@ void check_cuda_sizes(const InstanceShape& shape) {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   STD_TORCH_CHECK((shape.pixels() + shape.width + 1) * shape.channels <= kMost,
                   "one image of mask_feats has 2^31 elements or more");
-  STD_TORCH_CHECK(shape.dynamic_weights() <= kMost, "dynamic_weights are longer than 2^31");
 }
 
 Tensor forward_cuda(const Tensor& mask_feats, const Tensor& dynamic_weights,

@@ -106,6 +106,9 @@ inline void run_forward(const ForwardArgs& args) {
 inline void run_backward(const BackwardArgs& args) {
   const MsDeformAttnKernels& kernels = QUERYSEG_SELECT(kMsDeformAttn);
   const AttnShape& shape = args.shape;
+  if (shape.heads == 0) {
+    return;  // no gradient has an element
+  }
   const int64_t size = shape.batch * shape.tokens * shape.heads * shape.channels;
   const HeadCut cut(shape, torch::stable::get_num_threads());
   const bool wide = args.type == ValueType::kFloat || args.type == ValueType::kDouble;

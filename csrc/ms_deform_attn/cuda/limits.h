@@ -12,9 +12,6 @@ inline void check_cuda_limits(const AttnShape& shape) {
   STD_TORCH_CHECK(shape.tokens < (int64_t{1} << 31) && shape.heads < (int64_t{1} << 31) &&
                       shape.channels < (int64_t{1} << 31),
                   "a dimension of value is 2^31 or more");
-  for (const Level& level : shape.levels) {
-    STD_TORCH_CHECK(level.width < (1 << 27), "a level is 2^27 pixels wide or more");
-  }
 }
 
 }  // namespace queryseg
