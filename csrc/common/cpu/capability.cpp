@@ -5,14 +5,26 @@
 
 #include "common/cpu/isa.h"
 
+#if QUERYSEG_X86_KERNELS
+#include <cpuid.h>
+#endif
+
 namespace queryseg {
 namespace {
+
+#if QUERYSEG_X86_KERNELS
+// Conversion of half precision, which __builtin_cpu_supports of Clang 16 and older does not know.
+bool supports_f16c() {
+  unsigned int eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
 
 CpuCapability best_capability() {
 #if QUERYSEG_X86_KERNELS
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
+  const bool avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && supports_f16c();
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (avx2 && avx512) {
