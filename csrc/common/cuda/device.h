@@ -23,6 +23,14 @@ __device__ __forceinline__ int64 divide(int64 a, int64 b) {
   return a / b;
 }
 
+// a * b, rounded before anything is added to it: never a part of a fused multiplication.
+__device__ __forceinline__ float product(float a, float b) {
+  return __fmul_rn(a, b);
+}
+__device__ __forceinline__ double product(double a, double b) {
+  return __dmul_rn(a, b);
+}
+
 template <typename T, int N>
 struct alignas(N * sizeof(T)) Pack {
   T v[N];

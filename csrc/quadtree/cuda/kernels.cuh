@@ -83,8 +83,9 @@ struct NodeCell {
     column_samples = bin[3];
     height = place[2];
     width = place[3];
-    top = place[0] + A(index[1]) * height;
-    left = place[1] + A(index[2]) * width;
+    // As in the CPU kernel.
+    top = place[0] + product(A(index[1]), height);
+    left = place[1] + product(A(index[2]), width);
     first_pixel = bin[0] * map.height * map.width;
   }
 

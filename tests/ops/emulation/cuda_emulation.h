@@ -175,6 +175,14 @@ V __shfl_xor_sync(unsigned int, V value, int distance, int = emulation::kWarp) {
   return emulation::exchange(value, own ^ distance, 2000 + distance);
 }
 
+inline float __fmul_rn(float a, float b) {
+  return a * b;
+}
+
+inline double __dmul_rn(double a, double b) {
+  return a * b;
+}
+
 template <typename A>
 void atomicAdd(A* to, A value) {
   *to += value;

@@ -49,9 +49,8 @@ static void run(const Call& call) {
                                 static_cast<A>(call.eps)};
   const ConvDims dims = dims_for<A>(call, true);
   const auto blocks = static_cast<unsigned int>(dims.instances * dims.tiles);
-  emulation::launch(blocks, kConvThreads, [&] {
-    conv_forward_kernel<T, A>(dims, inputs, static_cast<T*>(call.output));
-  });
+  emulation::launch(blocks, kConvThreads,
+                    [&] { conv_forward_kernel<T, A>(dims, inputs, static_cast<T*>(call.output)); });
   const int64 positions = dims.instances * dims.positions;
   std::vector<A> hidden(positions * dims.inner), grad_inner(positions * dims.inner);
   std::vector<A> grad_outer(positions * dims.channels);
