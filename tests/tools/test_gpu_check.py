@@ -62,7 +62,10 @@ def test_the_trainings_differ_in_their_precision_only(gpu_check, tmp_path):
         assert cfg.train.device == "cpu"
         precisions.append((cfg.train.amp.enabled, cfg.train.amp.dtype))
         assert step.results == Path(cfg.train.output_dir, "results.json")
+        assert step.least_ap == 0.0, "the AP of a training cut short says nothing"
     assert len(precisions) == 3
+    whole = gpu_check.plan("cpu", tmp_path, 0, 1)
+    assert {step.least_ap for step in whole if step.results} == {gpu_check.LEAST_AP}
     assert [one for one in precisions if one[0]] == [(True, "float16"), (True, "bfloat16")]
 
 
@@ -78,14 +81,15 @@ def test_the_tests_of_the_plan_are_there(gpu_check, tmp_path):
 def results(gpu_check, folder: Path, ap: float):
     file = folder / "results.json"
     file.write_text(json.dumps({"segm": {"AP": ap}}))
-    return gpu_check.Step("train", ["-c", "print('trained')"], results=file)
+    command = ["-c", "print('trained')"]
+    return gpu_check.Step("train", command, results=file, least_ap=45.0)
 
 
-@pytest.mark.parametrize(("ap", "passed"), [(44.9, False), (45.0, True)])
+@pytest.mark.parametrize(("ap", "passed"), [(44.9, False), (45.0, True), (float("nan"), False)])
 def test_a_training_passes_by_its_ap(gpu_check, tmp_path, ap, passed):
     found = gpu_check.run(results(gpu_check, tmp_path, ap), tmp_path)
     assert found["passed"] is passed
-    assert found["ap"] == ap
+    assert found["ap"] == pytest.approx(ap, nan_ok=True)
     assert Path(found["log"]).read_text() == "trained\n"
 
 

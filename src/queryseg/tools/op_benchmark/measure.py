@@ -92,9 +92,10 @@ def timed(run: Callable[[], object], device: torch.device, threads: int) -> floa
     """Seconds of one run."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
+        stream = torch.cuda.current_stream(device)
+        start.record(stream)
         run()
-        end.record()
+        end.record(stream)
         torch.cuda.synchronize(device)
         return 1e-3 * start.elapsed_time(end)
     clock = time.process_time if threads == 1 else time.perf_counter
