@@ -72,12 +72,12 @@ dataloader.train.mapper.augmentations = [_resize, L(T.RandomFlip)(prob=0.5)]
 dataloader.test.mapper.augmentations = [_resize]
 
 optimizer.lr = 0.02
-train.max_iter = 600
-train.total_batch_size = 8
+train.max_iter = 300
+train.total_batch_size = 4
 train.init_checkpoint = ""
 train.clip_grad.enabled = True
 train.clip_grad.max_norm = 5.0
 train.eval_period = 0
 train.checkpointer.period = 500
 
-lr_multiplier = cosine(train.max_iter, end=0.01, warmup_iters=60)
+lr_multiplier = cosine(train.max_iter, end=0.01, warmup_iters=30)
