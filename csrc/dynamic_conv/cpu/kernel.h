@@ -20,7 +20,8 @@ class InstanceReader {
         shape_(inputs.shape),
         inner_width_(whole_vectors<A>(shape_.inner)),
         channel_width_(whole_vectors<A>(shape_.channels)),
-        features_(std::is_same_v<T, A> ? 0 : shape_.instance_features()),
+        as_rows_(shape_.as_map && shape_.inner > kTileColumns<A>),
+        features_(std::is_same_v<T, A> && !as_rows_ ? 0 : shape_.instance_features()),
         w_in_(in_place(inner_width_ == shape_.inner) ? 0 : shape_.channels * inner_width_),
         w_out_(in_place(channel_width_ == shape_.channels) ? 0 : shape_.inner * channel_width_) {}
 
@@ -44,6 +45,11 @@ class InstanceReader {
 
   Factor<A> features(int64_t instance) const {
     const T* from = all_features(instance);
+    if (as_rows_) {
+      transpose(from, shape_.positions, shape_.channels, shape_.positions, features_.get(),
+                shape_.channels);
+      return {features_.get(), shape_.channels, 1};
+    }
     const A* start;
     if constexpr (std::is_same_v<T, A>) {
       start = from;
@@ -76,8 +82,18 @@ class InstanceReader {
   const Inputs& inputs_;
   const Shape& shape_;
   int64_t inner_width_, channel_width_;
+  // Whether maps are turned into rows first: a few positions of a map lie in as many lines of the
+  // cache as it has channels, which each tile of a row of tiles would load again.
+  bool as_rows_;
   Scratch<A> features_, w_in_, w_out_;
 };
+
+// Of both products.
+template <typename A>
+inline int64_t forward_steps(const Shape& shape) {
+  return product_steps<A>(shape.positions, shape.channels, shape.inner) +
+         product_steps<A>(shape.positions, shape.inner, shape.channels);
+}
 
 template <typename T, typename A>
 void forward_instances(const Forward& call, int64_t first, int64_t last) {
@@ -95,6 +111,7 @@ void forward_instances(const Forward& call, int64_t first, int64_t last) {
     if (instance + 1 < last) {
       reader.fetch(instance + 1, prefetch);
       prefetch.add(output + shape.instance_features(), shape.instance_features());
+      prefetch.spread(forward_steps<A>(shape));
     }
     for_row_blocks(shape.positions, [&](int64_t row, int64_t count) {
       T* to = output + row * shape.channels;
@@ -170,6 +187,9 @@ class BackwardPass {
     prefetch_.add(static_cast<T*>(call_.grad_weights) + instance * shape_.instance_weights(),
                   shape_.instance_weights());
     prefetch_.add(static_cast<T*>(call_.grad_features) + features, shape_.instance_features());
+    prefetch_.spread(2 * forward_steps<A>(shape_) +
+                     product_steps<A>(shape_.inner, shape_.positions, shape_.channels) +
+                     product_steps<A>(shape_.channels, shape_.positions, shape_.inner));
   }
 
   // The forward pass again, and from the gradient of its result to that of the second product,

@@ -105,23 +105,34 @@ inline void write_rows(const Rows<A>& rows, int64_t count, int64_t columns, T* a
 // to[column][row] = from[row][column] for a block of at most kTransposed x kTransposed elements.
 constexpr int64_t kTransposed = 8;
 
-template <typename A>
-inline void transpose_block(const A* from, int64_t from_step, int64_t rows, int64_t columns, A* to,
+template <typename T, typename A>
+inline void transpose_block(const T* from, int64_t from_step, int64_t rows, int64_t columns, A* to,
                             int64_t to_step) {
   for (int64_t column = 0; column < columns; ++column) {
     for (int64_t row = 0; row < rows; ++row) {
-      to[column * to_step + row] = from[row * from_step + column];
+      to[column * to_step + row] = to_compute(from[row * from_step + column]);
     }
   }
 }
 
 #if QUERYSEG_VEC_BITS > 128
-inline void transpose_whole_block(const float* from, int64_t from_step, float* to,
-                                  int64_t to_step) {
+inline __m256 load_eight(const float* from) {
+  return _mm256_loadu_ps(from);
+}
+inline __m256 load_eight(const half_t* from) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+inline __m256 load_eight(const bfloat16_t* from) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+
+template <typename T>
+inline void transpose_whole_block(const T* from, int64_t from_step, float* to, int64_t to_step) {
   __m256 pairs[8];
   for (int i = 0; i < 4; ++i) {
-    const __m256 upper = _mm256_loadu_ps(from + 2 * i * from_step);
-    const __m256 lower = _mm256_loadu_ps(from + (2 * i + 1) * from_step);
+    const __m256 upper = load_eight(from + 2 * i * from_step);
+    const __m256 lower = load_eight(from + (2 * i + 1) * from_step);
     pairs[2 * i] = _mm256_unpacklo_ps(upper, lower);
     pairs[2 * i + 1] = _mm256_unpackhi_ps(upper, lower);
   }
@@ -141,12 +152,12 @@ inline void transpose_whole_block(const float* from, int64_t from_step, float* t
 }
 #endif
 
-template <typename A>
-inline void transpose(const A* from, int64_t from_step, int64_t rows, int64_t columns, A* to,
+template <typename T, typename A>
+inline void transpose(const T* from, int64_t from_step, int64_t rows, int64_t columns, A* to,
                       int64_t to_step) {
   for (int64_t row = 0; row < rows; row += kTransposed) {
     for (int64_t column = 0; column < columns; column += kTransposed) {
-      const A* block = from + row * from_step + column;
+      const T* block = from + row * from_step + column;
       A* target = to + column * to_step + row;
       const int64_t tall = std::min(kTransposed, rows - row);
       const int64_t wide = std::min(kTransposed, columns - column);

@@ -14,61 +14,63 @@ constexpr int kTileVectors = QUERYSEG_VEC_BITS == 512 ? 4 : 2;
 constexpr int kTileRows = 6;
 
 template <typename A>
+constexpr int64_t kTileColumns = kTileVectors * Vec<A>::kLanes;
+
+template <typename A>
 struct Tile {
   Factor<A> left;
   const A* right;
   int64_t right_step;
   int64_t depth;
-  A* result;
-  int64_t result_step;
-  const char* ahead;  // memory to fetch meanwhile
-  int64_t ahead_step;
+  Rows<A> result;
+  Ahead ahead;  // memory to fetch meanwhile
 };
+
+// visit(0), visit(1), ... with constants, so that arrays which they index can lie in registers.
+template <typename Visit, int... kIndices>
+QUERYSEG_INLINE void visit_all(std::integer_sequence<int, kIndices...>, const Visit& visit) {
+  (visit(std::integral_constant<int, kIndices>()), ...);
+}
+template <int kCount, typename Visit>
+QUERYSEG_INLINE void unrolled(const Visit& visit) {
+  visit_all(std::make_integer_sequence<int, kCount>(), visit);
+}
 
 template <typename A, int kRows, int kVectors>
 void multiply_tile(const Tile<A>& tile) {
   constexpr int kLanes = Vec<A>::kLanes;
-  Vec<A> sum[kRows][kVectors];
-  for (int row = 0; row < kRows; ++row) {
-    for (int i = 0; i < kVectors; ++i) {
-      sum[row][i] = Vec<A>::zero();
-    }
-  }
+  Vec<A> sum[kRows * kVectors];
+  unrolled<kRows * kVectors>([&](auto i) { sum[i] = Vec<A>::zero(); });
   const A* left = tile.left.start;
   const A* right = tile.right;
-  const char* ahead = tile.ahead;
+  const char* ahead = tile.ahead.address;
   const int64_t step = tile.left.row_step;
   for (int64_t k = 0; k < tile.depth; ++k) {
     fetch_line(ahead);
     Vec<A> values[kVectors];
-    for (int i = 0; i < kVectors; ++i) {
-      values[i] = Vec<A>::load(right + i * kLanes);
-    }
-    for (int row = 0; row < kRows; ++row) {
+    unrolled<kVectors>([&](auto i) { values[i] = Vec<A>::load(right + i * kLanes); });
+    unrolled<kRows>([&](auto row) {
       const Vec<A> weight = Vec<A>::splat(left[row * step]);
-      for (int i = 0; i < kVectors; ++i) {
-        sum[row][i] = fma(weight, values[i], sum[row][i]);
-      }
-    }
+      unrolled<kVectors>([&](auto i) {
+        sum[row * kVectors + i] = fma(weight, values[i], sum[row * kVectors + i]);
+      });
+    });
     left += tile.left.depth_step;
     right += tile.right_step;
-    ahead += tile.ahead_step;
+    ahead += tile.ahead.step;
   }
-  for (int row = 0; row < kRows; ++row) {
-    for (int i = 0; i < kVectors; ++i) {
-      sum[row][i].store(tile.result + row * tile.result_step + i * kLanes);
-    }
-  }
+  const Rows<A> result = tile.result;
+  unrolled<kRows>([&](auto row) {
+    unrolled<kVectors>([&](auto i) { sum[row * kVectors + i].store(result[row] + i * kLanes); });
+  });
 }
 
 template <typename A, int kRows, int kVectors>
 inline void multiply_next_tile(Tile<A>& tile, Prefetch& prefetch) {
-  const char* ahead = prefetch.take(tile.depth);
-  tile.ahead = ahead == nullptr ? reinterpret_cast<const char*>(tile.right) : ahead;
-  tile.ahead_step = ahead == nullptr ? 0 : Prefetch::kLine;
+  tile.ahead = prefetch.take(tile.depth);
   multiply_tile<A, kRows, kVectors>(tile);
   tile.right += kVectors * Vec<A>::kLanes;
-  tile.result += kVectors * Vec<A>::kLanes;
+  tile.result.start += kVectors * Vec<A>::kLanes;
 }
 
 template <typename A, int kRows>
@@ -99,15 +101,24 @@ template <typename A>
 inline void multiply_block(const Factor<A>& left, int64_t rows, const Rows<const A>& right,
                            int64_t depth, const Rows<A>& result, Prefetch& prefetch) {
   static constexpr auto kByRows = rows_of_tiles<A>(std::make_integer_sequence<int, kTileRows>());
-  kByRows[static_cast<size_t>(rows - 1)](
-      {left, right.start, right.step, depth, result.start, result.step, nullptr, 0},
-      right.step / Vec<A>::kLanes, prefetch);
+  kByRows[static_cast<size_t>(rows - 1)]({left, right.start, right.step, depth, result, {}},
+                                         right.step / Vec<A>::kLanes, prefetch);
+}
+
+inline int64_t row_blocks(int64_t rows) {
+  return (rows + kTileRows - 1) / kTileRows;
+}
+
+// How often the tiles of a product load a row of the right factor.
+template <typename A>
+inline int64_t product_steps(int64_t rows, int64_t depth, int64_t columns) {
+  return row_blocks(rows) * depth * ((columns + kTileColumns<A> - 1) / kTileColumns<A>);
 }
 
 // The rows of a matrix in blocks of at most kTileRows, as equal as can be: visit(row, count).
 template <typename Visit>
 inline void for_row_blocks(int64_t rows, const Visit& visit) {
-  const int64_t blocks = (rows + kTileRows - 1) / kTileRows;
+  const int64_t blocks = row_blocks(rows);
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t row = block * rows / blocks;
     visit(row, (block + 1) * rows / blocks - row);
