@@ -1,5 +1,6 @@
 """Golden inference of the official Mask Transfiner: the head on given features, whole models."""
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -231,10 +232,10 @@ def _compare_tokens(
     rois: RoIs,
     result: QuadtreeMasks,
 ) -> None:
-    """The tokens of box 0 before and behind every layer."""
+    """The tokens of box 0 before and behind every layer; the layers run in float64."""
     assert head.refiner is not None and head.semantic is not None and result.nodes is not None
     maps = [features[name] for name in head.in_features]
-    fine, _ = head.semantic(maps)
+    fine, _ = copy.deepcopy(head.semantic).double()([level.double() for level in maps])
     count = int(result.nodes.lengths[0])
     nodes = type(result.nodes)(
         result.nodes.index[:count],
@@ -243,11 +244,17 @@ def _compare_tokens(
         result.nodes.grid_sizes,
     )
     tokens, position = head.refiner.node_encoder(
-        fine, maps, rois[:1], nodes, head._cues(result.coarse_probs[:1])
+        [level.float() for level in fine],
+        maps,
+        rois[:1],
+        nodes,
+        head._cues(result.coarse_probs[:1]),
     )
     report.by_value("conv_fuse_box0_ch0_16", tokens[:, :16].T, VALUES * 30)
-    tokens, position = tokens.unsqueeze(0), None if position is None else position.unsqueeze(0)
-    for number, layer in enumerate(head.refiner.sequence_encoder.layers):  # type: ignore[attr-defined]
+    tokens = tokens.unsqueeze(0).double()
+    position = None if position is None else position.unsqueeze(0).double()
+    encoder = copy.deepcopy(head.refiner.sequence_encoder).double()
+    for number, layer in enumerate(encoder.layers):  # type: ignore[union-attr, arg-type]
         tokens = layer(tokens, position, None)
         name = f"enc{number}_box0_ch0_8"
         scale = float(np.abs(report.golden.get(name, 1.0)).max())
