@@ -12,7 +12,6 @@ import ctypes
 import json
 import logging
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -38,6 +37,7 @@ from queryseg.projects.mask_transfiner.convert import LAYOUTS
 from queryseg.projects.mask_transfiner.parity import spread_detector
 from queryseg.projects.mask_transfiner.parity_evaluation import head_of, recipe_features
 from queryseg.tools.console import say
+from queryseg.tools.op_benchmark.machine import processor
 from queryseg.tools.op_benchmark.quadtree_cases import make_boxes
 
 HEIGHT, WIDTH = 800, 1088
@@ -204,11 +204,14 @@ def measure(path: str, count: int, masks_file: Path) -> dict[str, Any]:
     started = time.perf_counter()
     with torch.inference_mode():
         if path == "dense":
-            masks, _ = dense_segment(head, maps, rois, classes, clock)
+            masks, labels = dense_segment(head, maps, rois, classes, clock)
+            nodes = len(labels)
         else:
             half = path.endswith("bfloat16")
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                masks = sparse_segment(head, maps, rois, classes, clock).masks
+                result = sparse_segment(head, maps, rois, classes, clock)
+            assert result.nodes is not None
+            masks, nodes = result.masks, int(result.nodes.counts[:, 1:].sum())
     wall = time.perf_counter() - started
     extra = _memory("VmHWM") - before
     np.save(masks_file, masks.float().numpy())
@@ -217,6 +220,7 @@ def measure(path: str, count: int, masks_file: Path) -> dict[str, Any]:
         "cpu_seconds": sum(clock.seconds.values()),
         "wall_seconds": wall,
         "extra_mib": extra / MIB,
+        "nodes": nodes,
         "parts": dict(clock.seconds),
     }
 
@@ -268,7 +272,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
             f"{row['path']}: {row['cpu_seconds']:.1f} CPU s, {row['wall_seconds']:.1f} s, "
             f"{row['extra_mib']:.0f} MiB; {row['cpu_times_less']:.1f} times less CPU time and "
             f"{row['memory_times_less']:.1f} times less memory than {args.paths[0]}, masks differ "
-            f"by at most {row['largest_difference']:.1e}"
+            f"by at most {row['largest_difference']:.1e} ({row['nodes']} nodes)"
         )
         for name, seconds in sorted(row["parts"].items(), key=lambda part: -part[1]):
             say(f"    {seconds:7.2f}  {name}")
@@ -276,7 +280,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         "boxes": args.boxes,
         "image": [HEIGHT, WIDTH],
         "threads": args.threads,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "date": time.strftime("%Y-%m-%d"),
         "rows": rows,
     }

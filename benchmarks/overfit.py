@@ -9,13 +9,12 @@ without augmentation. A training that has its `results.json` is not repeated:
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from training_runs import train_once
 
 from queryseg.tools.op_benchmark.machine import describe_machine
 
@@ -46,7 +45,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "images": args.count,
         "max_iter": args.max_iter,
         "machine": describe_machine("cpu"),
-        "date": time.strftime("%Y-%m-%d"),
         "rows": rows,
     }
     args.results.write_text(json.dumps(report, indent=1) + "\n")
@@ -75,14 +73,10 @@ def write_subset(source: Path, target: Path, count: int) -> None:
 
 
 def train(method: str, folder: Path, subset: Path, args: argparse.Namespace) -> None:
-    """One training in a process of its own, unless its results are there."""
-    if (folder / "results.json").is_file():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    own = ["--train-json", str(subset), "--train-images", str(args.images)]
-    own += ["--val-json", str(subset), "--val-images", str(args.images)]
+    """Train a method on the images that it is judged by."""
+    words = ["--train-json", str(subset), "--train-images", str(args.images)]
+    words += ["--val-json", str(subset), "--val-images", str(args.images)]
     overrides = {
-        "train.output_dir": folder,
         "train.max_iter": args.max_iter,
         "train.total_batch_size": args.count,
         "train.log_period": 1,
@@ -90,10 +84,7 @@ def train(method: str, folder: Path, subset: Path, args: argparse.Namespace) -> 
     }
     if method == "mask_frozen_detr":
         overrides["train.init_checkpoint"] = args.output / "detector/model_final.pth"
-    command = [sys.executable, "-m", "queryseg.tools.train", "--config-file", CONFIGS[method]]
-    command += own + [f"{key}={value}" for key, value in overrides.items()]
-    with open(folder / "output.txt", "w") as log:
-        subprocess.run(command, stdout=log, stderr=log, check=True, env=dict(os.environ))
+    train_once(CONFIGS[method], folder, [*words, *(f"{k}={v}" for k, v in overrides.items())])
 
 
 def summarise(folder: Path) -> dict[str, float]:

@@ -7,7 +7,6 @@ again.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,8 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from queryseg.tools.op_benchmark.machine import processor
 
 Overrides = tuple[str, ...]
 
@@ -46,17 +47,10 @@ class TrainingRuns:
             list(pool.map(lambda run: self._train(*run), runs))
 
     def _train(self, overrides: Overrides, seed: int) -> None:
-        folder = self.folder(overrides, seed)
-        if (folder / "results.json").is_file():
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "queryseg.tools.train", "--config-file", self.config]
-        command += [*overrides, f"train.output_dir={folder}", f"train.seed={seed}"]
+        words = [*overrides, f"train.seed={seed}"]
         if self.args.max_iter is not None:
-            command.append(f"train.max_iter={self.args.max_iter}")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with open(folder / "output.txt", "w") as log:
-            subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
+            words.append(f"train.max_iter={self.args.max_iter}")
+        train_once(self.config, self.folder(overrides, seed), words)
 
     def scores(self, overrides: Overrides, task: str) -> list[float]:
         """AP of every seed."""
@@ -69,12 +63,30 @@ class TrainingRuns:
             "config": self.config,
             "max_iter": self.args.max_iter,
             "seeds": self.args.seeds,
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+            "machine": f"{processor()}, {os.cpu_count()} cores",
             "date": time.strftime("%Y-%m-%d"),
             "rows": list(rows),
         }
         self.args.results.parent.mkdir(parents=True, exist_ok=True)
         self.args.results.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def train_once(config: str, folder: Path, words: Sequence[str]) -> None:
+    """One training in a process of its own, on one thread, unless its results are there.
+
+    Args:
+        config: name of the config.
+        folder: where it writes, its log as `output.txt`.
+        words: more of the command line.
+    """
+    if (folder / "results.json").is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "queryseg.tools.train", "--config-file", config]
+    command += [*words, f"train.output_dir={folder}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(folder / "output.txt", "w") as log:
+        subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str, max_iter: int | None = None) -> None:

@@ -232,7 +232,10 @@ def _compare_tokens(
     rois: RoIs,
     result: QuadtreeMasks,
 ) -> None:
-    """The tokens of box 0 before and behind every layer; the layers run in float64."""
+    """The tokens of box 0 before and behind every layer.
+
+    Convolutions and layers run in float64: on some processors float32 rounds as much as is allowed.
+    """
     assert head.refiner is not None and head.semantic is not None and result.nodes is not None
     maps = [features[name] for name in head.in_features]
     fine, _ = copy.deepcopy(head.semantic).double()([level.double() for level in maps])

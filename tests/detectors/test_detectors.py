@@ -7,6 +7,7 @@ import pytest
 import torch
 from detector_inputs import image_input
 from detectron2.config import LazyConfig, instantiate
+from gradients import without_gradient
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -58,13 +59,7 @@ def test_every_trainable_parameter_gets_a_finite_gradient(
     losses = model(inputs)
     assert all(value.isfinite() for value in losses.values())
     torch.stack(list(losses.values())).sum().backward()
-    unreached = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-        and (parameter.grad is None or not parameter.grad.isfinite().all())
-    ]
-    assert unreached == []
+    assert without_gradient(model) == []
 
 
 def test_losses_have_a_name_for_each_layer_branch_and_stage() -> None:

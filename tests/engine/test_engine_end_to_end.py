@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from known_sets import datasets_in
 
 from queryseg.data.shapes.__main__ import main as write_shapes
 from queryseg.engine import train_main
@@ -22,21 +22,11 @@ SETTINGS = [
 
 
 @pytest.fixture
-def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def shapes(tmp_path: Path) -> Iterator[Path]:
     flags = ["--train", "6", "--val", "2", "--size", "64", "--radius", "8", "16"]
     write_shapes(["--output", str(tmp_path / "datasets" / "shapes"), *flags])
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
-    forget_shapes()
-    yield tmp_path
-    forget_shapes()
-
-
-def forget_shapes() -> None:
-    """Names are registered once per process, with the root of that moment."""
-    for name in ("shapes_train", "shapes_val"):
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            if name in catalog:
-                catalog.pop(name)
+    with datasets_in(tmp_path / "datasets"):
+        yield tmp_path
 
 
 def test_fastinst_trains_resumes_exactly_and_evaluates(shapes: Path) -> None:

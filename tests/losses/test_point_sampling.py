@@ -56,6 +56,18 @@ def test_a_point_that_is_nan_has_no_value_and_leaves_the_others() -> None:
     assert values[0, 1].isnan()
 
 
+def test_pixels_of_a_mask_with_more_than_2_24_are_told_apart() -> None:
+    height, width = 4100, 4099
+    masks = torch.zeros(1, height, width, dtype=torch.bool)
+    masks[0, -2, ::2] = True
+    columns = torch.arange(width - 20, width)
+    points = torch.stack(
+        ((columns + 0.5) / width, torch.full((20,), (height - 1.5) / height)), dim=1
+    )
+    values = sample_masks(masks, points[None])
+    torch.testing.assert_close(values[0], 1.0 - columns % 2, rtol=0, atol=0.01)
+
+
 def test_no_masks_give_no_values() -> None:
     assert sample_masks(torch.zeros(0, 4, 4, dtype=torch.bool), torch.rand(0, 5, 2)).shape == (0, 5)
     assert sample_maps(torch.zeros(0, 1, 4, 4), torch.rand(0, 5, 2)).shape == (0, 1, 5)

@@ -1,6 +1,7 @@
 """The quadtree mask head: sparse against dense, ablations, and batches that go wrong elsewhere."""
 
 import logging
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,10 +15,24 @@ from queryseg.mask_refinement.rois import RoIs
 from queryseg.projects.mask_transfiner.parity_evaluation import recipe_features
 
 
-def _against_dense(
-    head: QuadtreeMaskHead, maps: list[Tensor], boxes: Tensor, monkeypatch: pytest.MonkeyPatch
+def _small_case() -> tuple[QuadtreeMaskHead, list[Tensor], Tensor]:
+    head = make_head("max_boxes_test=null", "refiner.node_encoder.context_dim=0")
+    boxes = torch.cat([x.pred_boxes.tensor for x in make_instances((7,))])
+    return head, list(make_maps(1).values()), boxes
+
+
+def _released_case() -> tuple[QuadtreeMaskHead, list[Tensor], Tensor]:
+    maps = list(recipe_features(192, 256, 1, 30.0, torch.float32).values())
+    boxes = torch.tensor([[10.0, 12, 60, 50], [30.5, 20.25, 150.75, 130.5], [128, 64, 240, 190]])
+    return benchmark().make_head(), maps, boxes
+
+
+@pytest.mark.parametrize("case", [_small_case, _released_case], ids=["small", "released"])
+def test_labels_and_masks_equal_the_dense_formulation_on_the_same_weights(
+    case: Callable[[], tuple[QuadtreeMaskHead, list[Tensor], Tensor]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Labels and masks of the sparse path equal those of whole maps, box after box."""
+    head, maps, boxes = case()
     dense, rois, classes = benchmark(), RoIs.from_images([boxes]), torch.arange(len(boxes)) % 6
     width = head.refiner.sequence_encoder.layers[0].norm.weight.numel()
     table = dense.sine_position_table
@@ -34,24 +49,6 @@ def _against_dense(
     torch.testing.assert_close(result.masks, masks, atol=1e-4, rtol=0)
     coarse = interpolate(result.coarse_probs, masks.shape[-2:], mode="bilinear")
     assert (result.masks - coarse).abs().max() > 0.05
-
-
-def test_node_labels_equal_the_dense_formulation_on_the_same_weights(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    head = make_head("max_boxes_test=null", "refiner.node_encoder.context_dim=0")
-    maps = list(make_maps(1).values())
-    boxes = torch.cat([x.pred_boxes.tensor for x in make_instances((7,))])
-    _against_dense(head, maps, boxes, monkeypatch)
-
-
-def test_node_labels_of_the_released_head_equal_the_dense_formulation(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    head = benchmark().make_head()
-    maps = list(recipe_features(192, 256, 1, 30.0, torch.float32).values())
-    boxes = torch.tensor([[10.0, 12, 60, 50], [30.5, 20.25, 150.75, 130.5], [128, 64, 240, 190]])
-    _against_dense(head, maps, boxes, monkeypatch)
 
 
 def test_a_box_gets_the_same_mask_alone_and_in_a_batch() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_configs import TINY_CONFIGS, Losses, datasets_in, tiny_config, write_data
+from known_sets import datasets_in
+from tiny_configs import TINY_CONFIGS, Losses, tiny_config, write_data
 from torch import nn
 from training_in_two_processes import all_steps, steps_without_chance
 
@@ -47,7 +48,7 @@ def trained(
 
 
 @pytest.mark.parametrize("name", TINY_CONFIGS)
-def test_training_repeats_resumes_exactly_and_stays_near_in_bfloat16(
+def test_training_repeats_resumes_exactly_and_begins_alike_in_bfloat16(
     name: str, tmp_path: Path
 ) -> None:
     whole = trained(name, tmp_path / "whole")

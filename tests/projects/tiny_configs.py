@@ -7,12 +7,10 @@ from typing import Any
 from unittest import mock
 
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 from omegaconf import DictConfig
 from torch import nn
 
-from queryseg.data.known_datasets import DATASETS_ROOT_VARIABLE
 from queryseg.data.moving_shapes.__main__ import main as write_moving_shapes
 from queryseg.data.shapes.__main__ import main as write_shapes
 from queryseg.engine import apply_overrides, load_config
@@ -26,7 +24,6 @@ TINY_CONFIGS = (
     "mask_frozen_detr/mask_frozen_detr_tiny.py",
     "mask_transfiner/mask_transfiner_tiny.py",
 )
-SETS = ("shapes_train", "shapes_val", "moving_shapes_train", "moving_shapes_val")
 
 
 def write_data(root: Path) -> None:
@@ -35,23 +32,6 @@ def write_data(root: Path) -> None:
     write_shapes(["--output", str(root / "shapes"), "--train", "8", "--val", "2", *small])
     videos = ["--train", "4", "--val", "1", "--frames", "4"]
     write_moving_shapes(["--output", str(root / "moving_shapes"), *videos, *small])
-
-
-@contextmanager
-def datasets_in(root: Path) -> Iterator[None]:
-    """Inside, the names of the synthetic sets mean those in `root`."""
-    _forget_sets()
-    with mock.patch.dict("os.environ", {DATASETS_ROOT_VARIABLE: str(root)}):
-        yield
-    _forget_sets()
-
-
-def _forget_sets() -> None:
-    """Names are registered once per process, with the root of that moment."""
-    for name in SETS:
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            if name in catalog:
-                catalog.pop(name)
 
 
 def tiny_config(name: str, output_dir: Path, *overrides: str) -> DictConfig:

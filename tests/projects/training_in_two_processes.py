@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from detectron2.utils import comm
+from known_sets import datasets_in
 from tiny_configs import (
     TINY_CONFIGS,
     Losses,
     chance_by_object,
-    datasets_in,
     fix_batch_norms,
     tiny_config,
 )

@@ -73,7 +73,8 @@ def _sample_masks(masks: Tensor, points: Tensor, mask_idx: Tensor) -> Tensor:
     for row, row_weight in ((top, 1 - (y - top)), (top + 1, y - top)):
         for column, column_weight in ((left, 1 - (x - left)), (left + 1, x - left)):
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            pixel = torch.where(inside, row * width + column, 0.0).long()
+            at_row, at_column = (torch.where(inside, at, 0.0).long() for at in (row, column))
+            pixel = at_row * width + at_column
             values += masks.take(start + pixel) * inside * row_weight * column_weight
     return values
 

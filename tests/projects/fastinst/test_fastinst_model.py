@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes
 from fastinst_model import image_input, small_model
+from gradients import without_gradient
 
 from queryseg.projects.fastinst.model import FastInst
 
@@ -54,13 +55,7 @@ def test_every_trainable_parameter_gets_a_finite_gradient(
     inputs = [image_input(64, 96, count, seed) for seed, count in enumerate(counts)]
     losses = _train_step(model, inputs)
     assert all(loss.isfinite() for loss in losses.values())
-    unreached = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-        and (parameter.grad is None or not parameter.grad.isfinite().all())
-    ]
-    assert unreached == []
+    assert without_gradient(model) == []
 
 
 def test_a_broken_feature_reaches_the_losses_instead_of_stopping_the_matching() -> None:

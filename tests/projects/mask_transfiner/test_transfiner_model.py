@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from gradients import without_gradient
 from transfiner_model import image_input, small_model, train_step
 
 from queryseg.projects.mask_transfiner.model import MaskTransfiner
@@ -28,13 +29,7 @@ def test_every_trainable_parameter_gets_a_finite_gradient(
         losses
     )
     assert all(loss.isfinite() for loss in losses.values())
-    unreached = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-        and (parameter.grad is None or not parameter.grad.isfinite().all())
-    ]
-    assert unreached == []
+    assert without_gradient(model) == []
 
 
 def test_a_batch_without_objects_costs_nothing_in_the_mask_head() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2.structures import Boxes
+from gradients import without_gradient
 from queryinst_model import image_input, small_model
 
 from queryseg.projects.queryinst.model import QueryInst
@@ -55,13 +56,7 @@ def test_every_trainable_parameter_gets_a_finite_gradient(
     inputs = [image_input(64, 96, count, seed) for seed, count in enumerate(counts)]
     losses = _train_step(model, inputs)
     assert all(loss.isfinite() for loss in losses.values())
-    unreached = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-        and (parameter.grad is None or not parameter.grad.isfinite().all())
-    ]
-    assert unreached == []
+    assert without_gradient(model) == []
 
 
 def test_frozen_stages_and_statistics_of_the_backbone_stay() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2.structures import Instances
+from gradients import without_gradient
 from queryinst_model import image_input, small_model
 
 from queryseg.projects.queryinst.model import QueryInst
@@ -107,12 +108,8 @@ def test_every_parameter_gets_a_finite_gradient(batch: list[dict[str, Any]]) -> 
     losses = model(batch)
     assert all(loss.isfinite() for loss in losses.values())
     torch.stack(list(losses.values())).sum().backward()
-    unreached = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.grad is None or not parameter.grad.isfinite().all()
-    ]
-    assert unreached == []
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert without_gradient(model) == []
 
 
 def frames(sizes: list[tuple[int, int]], **more: Any) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectron2.structures import Boxes
+from gradients import without_gradient
 from soit_model import image_input, small_model, train_step
 
 from queryseg.projects.soit.model import SOIT
@@ -44,13 +45,7 @@ def test_every_trainable_parameter_gets_a_finite_gradient(
     inputs = [image_input(64, 96, count, seed) for seed, count in enumerate(counts)]
     losses = train_step(model, inputs)
     assert all(loss.isfinite() for loss in losses.values())
-    unreached = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-        and (parameter.grad is None or not parameter.grad.isfinite().all())
-    ]
-    assert unreached == []
+    assert without_gradient(model) == []
 
 
 def test_losses_are_named_by_term_and_layer() -> None:
