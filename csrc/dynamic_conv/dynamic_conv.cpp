@@ -3,7 +3,7 @@
 #include "dynamic_conv/dynamic_conv.h"
 
 #include "common/cpu/capability.h"
-#include "common/cpu/huge_pages.h"
+#include "common/cpu/new_result.h"
 #include "dynamic_conv/cpu/kernels.h"
 #include "dynamic_conv/operators.h"
 
@@ -18,12 +18,8 @@ struct CpuBackend {
 
   static void check(const Inputs&) {}
 
-  // The results of hundreds of instances are tens of megabytes, and their first touch in small
-  // pages takes as long as a product.
   static Tensor new_result(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
-    const Tensor result = torch::stable::new_empty(like, sizes);
-    prefer_huge_pages(result.mutable_data_ptr(), result.numel() * result.element_size());
-    return result;
+    return queryseg::new_result(like, sizes);
   }
 
   static void forward(const Forward& call, const Tensor&) {

@@ -4,6 +4,7 @@
 
 #include <tuple>
 
+#include "common/cpu/new_result.h"
 #include "common/tensor.h"
 #include "ms_deform_attn/arguments.h"
 #include "ms_deform_attn/cpu/run.h"
@@ -17,7 +18,7 @@ Tensor forward_cpu(const Tensor& value, std::vector<int64_t> spatial_shapes,
   const Tensor values = torch::stable::contiguous(value);
   const Tensor locations = torch::stable::contiguous(sampling_locations);
   const Tensor weights = torch::stable::contiguous(attention_weights);
-  const Tensor output = torch::stable::new_empty(value, output_sizes(shape));
+  const Tensor output = new_result(value, output_sizes(shape));
   if (output.numel() > 0) {
     run_forward({shape, value_type(value), values.const_data_ptr(),
                  PlainInputs{locations.const_data_ptr(), weights.const_data_ptr()},
@@ -36,9 +37,9 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const
   const Tensor values = torch::stable::contiguous(value);
   const Tensor locations = torch::stable::contiguous(sampling_locations);
   const Tensor weights = torch::stable::contiguous(attention_weights);
-  const Tensor grad_value = torch::stable::new_empty(value, value.sizes());
-  const Tensor grad_locations = torch::stable::new_empty(locations, locations.sizes());
-  const Tensor grad_weights = torch::stable::new_empty(weights, weights.sizes());
+  const Tensor grad_value = new_result(value, value.sizes());
+  const Tensor grad_locations = new_result(locations, locations.sizes());
+  const Tensor grad_weights = new_result(weights, weights.sizes());
   run_backward({shape, value_type(value), values.const_data_ptr(), grads.const_data_ptr(),
                 PlainInputs{locations.const_data_ptr(), weights.const_data_ptr()},
                 PlainGrads{grad_locations.mutable_data_ptr(), grad_weights.mutable_data_ptr()},

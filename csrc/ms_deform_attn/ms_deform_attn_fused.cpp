@@ -2,6 +2,7 @@
 
 #include <tuple>
 
+#include "common/cpu/new_result.h"
 #include "common/tensor.h"
 #include "ms_deform_attn/cpu/run.h"
 #include "ms_deform_attn/fused_arguments.h"
@@ -15,7 +16,7 @@ Tensor forward_cpu(const Tensor& value, std::vector<int64_t> spatial_shapes,
   const FusedTensors points(value, spatial_shapes, reference_points, sampling_offsets,
                             attention_logits);
   const Tensor values = torch::stable::contiguous(value);
-  const Tensor output = torch::stable::new_empty(value, output_sizes(points.shape));
+  const Tensor output = new_result(value, output_sizes(points.shape));
   if (output.numel() > 0) {
     run_forward({points.shape, value_type(value), values.const_data_ptr(), points.inputs(),
                  output.mutable_data_ptr()});
@@ -44,8 +45,8 @@ void sum_heads(const Tensor& by_head, const Tensor& sums) {
 }
 
 Tensor summed_over_heads(const Tensor& by_head) {
-  const Tensor sums = torch::stable::new_empty(
-      by_head, {by_head.size(0), by_head.size(1), by_head.size(3), by_head.size(4)});
+  const Tensor sums =
+      new_result(by_head, {by_head.size(0), by_head.size(1), by_head.size(3), by_head.size(4)});
   if (by_head.scalar_type() == ScalarType::Double) {
     sum_heads<double>(by_head, sums);
   } else {
@@ -66,11 +67,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(
   check_grad_output(grad_output, value, shape);
   const Tensor grads = torch::stable::contiguous(grad_output);
   const Tensor values = torch::stable::contiguous(value);
-  const Tensor grad_value = torch::stable::new_empty(value, value.sizes());
-  const Tensor grad_offsets = torch::stable::new_empty(sampling_offsets, sampling_offsets.sizes());
-  const Tensor grad_logits = torch::stable::new_empty(attention_logits, attention_logits.sizes());
+  const Tensor grad_value = new_result(value, value.sizes());
+  const Tensor grad_offsets = new_result(sampling_offsets, sampling_offsets.sizes());
+  const Tensor grad_logits = new_result(attention_logits, attention_logits.sizes());
   const int64_t images = reference_grad ? shape.batch : 0;
-  const Tensor by_head = torch::stable::new_empty(
+  const Tensor by_head = new_result(
       reference_points,
       {images, shape.queries, shape.heads, reference_points.size(2), reference_points.size(3)});
   run_backward({shape, value_type(value), values.const_data_ptr(), grads.const_data_ptr(),

@@ -2,6 +2,7 @@
 //
 // A backend says how a device runs them:
 //   Guard       a type whose constructor makes the tensor's device the current one
+//   new_result  allocates a tensor of these sizes that a kernel will fill
 //   check       refuses what its kernels cannot do, before anything is computed
 //   forward, backward  run the kernels on arrays of at least one element
 #pragma once
@@ -23,7 +24,7 @@ struct Operators {
     const NodeTensors nodes(windows, bins, node_index, node_level);
     const GatherShape shape = forward_shape(features, nodes);
     Backend::check(shape, nodes.inputs());
-    const Tensor output = torch::stable::new_empty(features[0], {shape.nodes, shape.channels});
+    const Tensor output = Backend::new_result(features[0], {shape.nodes, shape.channels});
     ForwardArgs args{shape, value_type(output), nodes.inputs(), {}, output.mutable_data_ptr()};
     for (Tensor& feature : features) {
       feature = torch::stable::contiguous(feature);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/cpu/capability.h"
+#include "common/cpu/new_result.h"
 #include "quadtree/cpu/kernels.h"
 #include "quadtree/operators.h"
 
@@ -16,6 +17,10 @@ struct CpuBackend {
   struct Guard {
     explicit Guard(const Tensor&) {}
   };
+
+  static Tensor new_result(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
+    return queryseg::new_result(like, sizes);
+  }
 
   // The kernels follow these numbers without a further look.
   static void check(const GatherShape& shape, const NodeInputs& nodes) {

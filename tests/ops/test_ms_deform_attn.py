@@ -177,6 +177,39 @@ def test_nan_in_the_value_reaches_only_the_points_that_touch_it():
     assert output[0, 1].isnan().all()
 
 
+def test_infinity_in_a_pixel_of_the_border_stays_infinite():
+    # Each of the first four points lies half, or three quarters, outside of the map's 3 x 4 pixels.
+    case = make_case(2, batch=1, queries=5, points=1, shapes=[(3, 4)], heads=1)
+    case.value[:] = float("inf")
+    case.weights[:] = 1
+    borders = [(0.01, 0.4), (0.99, 0.4), (0.4, 0.01), (0.99, 0.99), (0.4, 0.4)]
+    case.locations[0, :, 0, 0, 0] = torch.tensor(borders, dtype=torch.float64)
+    assert torch.equal(run(case), torch.full((1, 5, 4), float("inf"), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_order_of_few_queries_does_not_change_what_they_find(dtype):
+    # 40 queries of 24 points on 1,360 tokens: too few to pack the tokens for.
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    case = make_case(3, batch=2, queries=40, heads=2, points=3, shapes=[(40, 32), (10, 8)] * 4)
+    case.locations[:, 7] = float("nan")
+    case.locations[0, 9] = -float("inf")
+    case = case.to(dtype, wide)
+    shuffle = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    other = Case(
+        case.value,
+        case.shapes,
+        case.locations[:, shuffle].clone(),
+        case.weights[:, shuffle].clone(),
+    )
+    grad = torch.randn(2, 40, 8)
+    output, _, *point_grads = run_with_grads(case, grad)
+    shuffled, _, *shuffled_grads = run_with_grads(other, grad[:, shuffle])
+    assert torch.equal(shuffled, output[:, shuffle])
+    for one, expected in zip(shuffled_grads, point_grads):
+        assert torch.equal(one, expected[:, shuffle])
+
+
 @pytest.mark.host
 @pytest.mark.parametrize("queries", [3, 300], ids=["direct", "packed"])
 def test_results_do_not_depend_on_the_number_of_threads_or_the_run(queries):

@@ -172,6 +172,15 @@ def test_what_holds_the_result_is_no_extra_memory():
         assert found.extra_bytes < 20 * MEGABYTE < found.peak_bytes
 
 
+def test_the_output_and_all_gradients_are_no_extra_memory():
+    tensor = torch.randn(8 * MEGABYTE)
+    contender = Contender("twice", lambda: tensor * 2, (tensor,))
+    found = measure([contender], "forward_backward", torch.device("cpu"), runs=1, threads=1)
+    assert found["twice"].result_bytes == 3 * tensor.nbytes
+    if found["twice"].extra_bytes is not None:
+        assert found["twice"].extra_bytes < tensor.nbytes < found["twice"].peak_bytes
+
+
 def test_peak_memory_sees_what_a_run_frees_again():
     peak = peak_memory(lambda: torch.ones(64 * MEGABYTE, dtype=torch.uint8), torch.device("cpu"))
     if peak is None:

@@ -55,5 +55,18 @@ inline void narrow(Vec<A> v, T* to) {
 
 #endif
 
+// The same for an array.
+template <typename T, typename A>
+inline void narrow_all(const A* from, int64_t count, T* to) {
+  constexpr int64_t kLanes = Vec<A>::kLanes;
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    narrow(Vec<A>::load(from + i), to + i);
+  }
+  for (; i < count; ++i) {
+    to[i] = Rounding<T>::to(from[i]);
+  }
+}
+
 }  // namespace QUERYSEG_ISA
 }  // namespace queryseg

@@ -1,7 +1,7 @@
 // Vec<float> and Vec<double>: one register of the variant being compiled (see isa.h).
 //
 // load() reads any value type and widens it; the *_some forms touch only the first n lanes, and
-// the other lanes read as zero.
+// the other lanes read as zero. select(mask, a, b) is a where the mask is on, else b.
 #pragma once
 
 namespace queryseg {
@@ -97,6 +97,12 @@ inline Vec<float> operator*(Vec<float> a, Vec<float> b) {
 }
 inline Vec<double> operator*(Vec<double> a, Vec<double> b) {
   return {_mm512_mul_pd(a.v, b.v)};
+}
+inline Vec<float> select(__mmask16 mask, Vec<float> a, Vec<float> b) {
+  return {_mm512_mask_blend_ps(mask, b.v, a.v)};
+}
+inline Vec<double> select(__mmask8 mask, Vec<double> a, Vec<double> b) {
+  return {_mm512_mask_blend_pd(mask, b.v, a.v)};
 }
 inline Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
   return {_mm512_fmadd_ps(a.v, b.v, c.v)};
@@ -206,6 +212,12 @@ inline Vec<float> operator*(Vec<float> a, Vec<float> b) {
 inline Vec<double> operator*(Vec<double> a, Vec<double> b) {
   return {_mm256_mul_pd(a.v, b.v)};
 }
+inline Vec<float> select(__m256 mask, Vec<float> a, Vec<float> b) {
+  return {_mm256_blendv_ps(b.v, a.v, mask)};
+}
+inline Vec<double> select(__m256d mask, Vec<double> a, Vec<double> b) {
+  return {_mm256_blendv_pd(b.v, a.v, mask)};
+}
 inline Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
   return {_mm256_fmadd_ps(a.v, b.v, c.v)};
 }
@@ -288,6 +300,13 @@ inline M both(M a, M b) {
 template <typename A>
 inline Vec<A> operator*(Vec<A> a, Vec<A> b) {
   return {{a.v[0] * b.v[0], a.v[1] * b.v[1], a.v[2] * b.v[2], a.v[3] * b.v[3]}};
+}
+template <typename A>
+inline Vec<A> select(typename Vec<A>::Mask mask, Vec<A> a, Vec<A> b) {
+  for (int i = 0; i < Vec<A>::kLanes; ++i) {
+    b.v[i] = mask.on[i] ? a.v[i] : b.v[i];
+  }
+  return b;
 }
 template <typename A>
 inline Vec<A> fma(Vec<A> a, Vec<A> b, Vec<A> c) {

@@ -49,18 +49,6 @@ inline void widen(const T* from, int64_t count, A* to) {
   }
 }
 
-template <typename T, typename A>
-inline void narrow_all(const A* from, int64_t count, T* to) {
-  constexpr int64_t kLanes = Vec<A>::kLanes;
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    narrow(Vec<A>::load(from + i), to + i);
-  }
-  for (; i < count; ++i) {
-    to[i] = Rounding<T>::to(from[i]);
-  }
-}
-
 // The array itself where it has the compute type and whole vectors in every row, else a copy in
 // `memory` that has.
 template <typename T, typename A>

@@ -51,31 +51,27 @@ struct CornerGradients {
     const Run grad = Run::load(grad_output + channel, tail);
     const Run shuffled_grad = Run::load_shuffled(grad_output + channel, tail);
     for (int p = start; p < start + tables.per_head; ++p) {
-      if (points.state[p] == A(0)) {
+      if (points.on_map[p] == 0) {
         continue;
       }
-      const int64_t upper = channel + cell_offset(tables, points, p);
-      const int64_t lower = upper + tables.row_step[p];
-      const int64_t corners[4] = {upper, upper + tables.token_step, lower,
-                                  lower + tables.token_step};
+      const auto corners = corners_of(tables, points, p);
       Vec<A> products[4];
       for (int corner = 0; corner < 4; ++corner) {
-        products[corner] = Vec<A>::zero();
-        if (points.state[p] == A(2) || corner_on_map(tables, points, p, corner)) {
-          if constexpr (kProducts) {
-            const Run value = Run::load_shuffled(image + corners[corner], tail);
-            for (int i = 0; i < N; ++i) {
-              products[corner] = fma(shuffled_grad.v[i], value.v[i], products[corner]);
-            }
+        if constexpr (kProducts) {
+          const Run value = Run::load_shuffled(image + channel + corners[corner], tail);
+          products[corner] = shuffled_grad.v[0] * value.v[0];
+          for (int i = 1; i < N; ++i) {
+            products[corner] = fma(shuffled_grad.v[i], value.v[i], products[corner]);
           }
-          if constexpr (kSums) {
-            const Vec<A> weight = Vec<A>::splat(points.weight[corner][p]);
-            Run sum = Run::load(grad_image + corners[corner], tail);
-            for (int i = 0; i < N; ++i) {
-              sum.v[i] = fma(weight, grad.v[i], sum.v[i]);
-            }
-            sum.store(grad_image + corners[corner], tail);
+        }
+        if constexpr (kSums) {
+          A* to = grad_image + channel + corners[corner];
+          const Vec<A> weight = Vec<A>::splat(points.weight[corner][p]);
+          Run sum = Run::load(to, tail);
+          for (int i = 0; i < N; ++i) {
+            sum.v[i] = fma(weight, grad.v[i], sum.v[i]);
           }
+          sum.store(to, tail);
         }
       }
       if constexpr (kProducts) {

@@ -51,13 +51,12 @@ class FusedSource final : public PointSource<A> {
               const FusedGrads& grads)
       : shape_(shape), per_head_(tables.per_head), inputs_(inputs), grads_(grads) {}
 
-  void begin(int64_t image, int64_t first_query, int64_t last_query) override {
-    first_query_ = first_query;
-    frame_.resize((last_query - first_query) * per_head_ + Vec<A>::kLanes);
+  void begin(int64_t image, const int64_t* queries, int64_t count) override {
+    frame_.resize(count * per_head_ + Vec<A>::kLanes);
     int64_t i = 0;
-    for (int64_t query = first_query; query < last_query; ++query) {
+    for (int64_t place = 0; place < count; ++place) {
       for (size_t l = 0; l < shape_.levels.size(); ++l) {
-        const Box box = reference_box(image, query, l);
+        const Box box = reference_box(image, queries[place], l);
         const A width = static_cast<A>(shape_.levels[l].width);
         const A height = static_cast<A>(shape_.levels[l].height);
         for (int64_t p = 0; p < shape_.points; ++p, ++i) {
@@ -136,7 +135,7 @@ class FusedSource final : public PointSource<A> {
     return (at.image * shape_.queries + at.query) * shape_.heads + at.first_head + head;
   }
 
-  int64_t frame_of(const QueryHeads& at) const { return (at.query - first_query_) * per_head_; }
+  int64_t frame_of(const QueryHeads& at) const { return at.place * per_head_; }
 
   template <typename T>
   void place(const QueryHeads& at, const T* offsets, int p, Points<A>& points) const {
@@ -232,7 +231,6 @@ class FusedSource final : public PointSource<A> {
   const FusedInputs& inputs_;
   const FusedGrads& grads_;
   OffsetFrame<A> frame_;
-  int64_t first_query_ = 0;
 };
 
 }  // namespace QUERYSEG_ISA

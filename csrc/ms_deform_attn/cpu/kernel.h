@@ -50,9 +50,7 @@ void forward_part(const ForwardArgs& args, const Part& part) {
     } else {
       Gather<T, A> gather{tables, points, tokens, row.start, sums.data()};
       for_channel_runs<A>(shape.channels, gather);
-      for (int64_t channel = 0; channel < shape.channels; ++channel) {
-        result[channel] = Rounding<T>::to(sums[channel]);
-      }
+      narrow_all(sums.data(), shape.channels, result);
     }
   });
 }
@@ -65,9 +63,9 @@ void backward_points_part(const BackwardArgs& args, const Part& part) {
   const ValueView<T> value(shape, args.value, part);
   std::optional<ValueSums<T, A>> sums;
   if constexpr (kValue) {
-    sums.emplace(
-        shape, args.grad_value,
-        ValuePart{part.image, part.first_head, part.last_head, 0, shape.channels, !part.pack});
+    sums.emplace(shape, args.grad_value,
+                 ValuePart{part.image, part.first_head, part.last_head, 0, shape.channels,
+                           !part.pack, part.order});
   }
   const PointTables<A> tables(shape, value.layout.token_step,
                               part.pack ? 1 : part.last_head - part.first_head);
@@ -98,7 +96,8 @@ void backward_value_part(const BackwardArgs& args, const ValuePart& part) {
   const PointTables<A> tables(shape, sums.layout.token_step, 1);
   const auto source = source_of<A>(shape, tables, args.points, nullptr);
   Points<A> points(tables);
-  const Part queries{part.image, 0, shape.queries, part.first_head, part.last_head, true};
+  const Part queries{part.image,     0,    shape.queries, part.first_head,
+                     part.last_head, true, part.order};
   for_batches(shape, queries, *source, tables, points, false, [&](const BatchRow& row) {
     const T* grad_output = static_cast<const T*>(args.grad_output) + row.number * shape.channels;
     CornerGradients<T, A, false, true> gradients{

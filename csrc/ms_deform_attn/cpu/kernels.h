@@ -6,22 +6,27 @@
 
 namespace queryseg {
 
-// One piece of the work on one image: some queries and some heads.
+// One piece of the work on one image: some queries and some heads. Queries are counted as `order`
+// lists them, or as given where it is null.
 struct Part {
   int64_t image;
   int64_t first_query, last_query;
   int64_t first_head, last_head;
   bool pack;  // gather from a copy of the tokens that is packed head by head
+  const int32_t* order;
+
+  int64_t query(int64_t place) const { return order == nullptr ? place : order[place]; }
 };
 
 // One piece of the gradient of the value: some heads, some channels of each. Each element belongs
-// to one part and is summed in the order of the queries, so that the result does not depend on the
+// to one part and is summed in one order of the queries, so that the result does not depend on the
 // number of threads.
 struct ValuePart {
   int64_t image;
   int64_t first_head, last_head;
   int64_t first_channel, last_channel;
-  bool in_place;  // sum in the result, which is zero-filled and of the type of the sums
+  bool in_place;         // sum in the result, which is zero-filled and of the type of the sums
+  const int32_t* order;  // as in Part
 };
 
 // One instruction-set variant of the CPU kernel.

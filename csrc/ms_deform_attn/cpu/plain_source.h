@@ -18,7 +18,7 @@ class PlainSource final : public PointSource<A> {
         grad_locations_(static_cast<A*>(grads.locations)),
         grad_weights_(static_cast<A*>(grads.weights)) {}
 
-  void begin(int64_t, int64_t, int64_t) override {}
+  void begin(int64_t, const int64_t*, int64_t) override {}
 
   void read(const QueryHeads& at, int p, Points<A>& points) const override {
     using V = Vec<A>;

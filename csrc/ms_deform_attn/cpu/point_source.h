@@ -10,6 +10,7 @@ namespace QUERYSEG_ISA {
 struct QueryHeads {
   int64_t image;
   int64_t query;
+  int64_t place;  // in the chunk
   int64_t first_head;
   int64_t heads;
 };
@@ -21,8 +22,8 @@ class PointSource {
  public:
   virtual ~PointSource() = default;
 
-  // Comes before any other call for these queries.
-  virtual void begin(int64_t image, int64_t first_query, int64_t last_query) = 0;
+  // Comes before any other call for the queries of a chunk, whose numbers these are.
+  virtual void begin(int64_t image, const int64_t* queries, int64_t count) = 0;
 
   // Pixel coordinates and weights of the points, to place `p` of the batch and on. May write up to
   // one vector too much.

@@ -8,6 +8,7 @@
 
 #include "common/cpu/capability.h"
 #include "ms_deform_attn/cpu/kernels.h"
+#include "ms_deform_attn/cpu/query_order.h"
 
 namespace queryseg {
 
@@ -33,21 +34,42 @@ inline bool dense(const AttnShape& shape) {
   return shape.queries * shape.points_per_head() >= shape.tokens;
 }
 
+// The order of the queries of every image, or none: packed tokens serve any order alike.
+class QueryOrder {
+ public:
+  QueryOrder(const AttnShape& shape, ValueType type, const PointInputs& points)
+      : queries_(shape.queries) {
+    if (!dense(shape)) {
+      numbers_ = order_by_height(shape, type, points);
+    }
+  }
+
+  const int32_t* of_image(int64_t image) const {
+    return numbers_.empty() ? nullptr : numbers_.data() + image * queries_;
+  }
+
+ private:
+  int64_t queries_;
+  std::vector<int32_t> numbers_;
+};
+
 // All queries, some heads.
 template <typename Run>
-void for_head_parts(const AttnShape& shape, const HeadCut& cut, const Run& run) {
+void for_head_parts(const AttnShape& shape, const HeadCut& cut, const QueryOrder& order,
+                    const Run& run) {
   torch::stable::parallel_for(0, shape.batch * cut.per_image, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
+      const int64_t image = i / cut.per_image;
       const int64_t part = i % cut.per_image;
-      run(Part{i / cut.per_image, 0, shape.queries, part * shape.heads / cut.per_image,
-               (part + 1) * shape.heads / cut.per_image, dense(shape)});
+      run(Part{image, 0, shape.queries, part * shape.heads / cut.per_image,
+               (part + 1) * shape.heads / cut.per_image, dense(shape), order.of_image(image)});
     }
   });
 }
 
 // Some queries, all heads.
 template <typename Run>
-void for_query_parts(const AttnShape& shape, const Run& run) {
+void for_query_parts(const AttnShape& shape, const QueryOrder& order, const Run& run) {
   const int64_t work = shape.heads * shape.points_per_head() * shape.channels;
   const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 16) / std::max<int64_t>(1, work));
   torch::stable::parallel_for(
@@ -56,7 +78,7 @@ void for_query_parts(const AttnShape& shape, const Run& run) {
           const int64_t image = begin / shape.queries;
           const int64_t first = begin - image * shape.queries;
           const int64_t last = std::min(end - image * shape.queries, shape.queries);
-          run(Part{image, first, last, 0, shape.heads, false});
+          run(Part{image, first, last, 0, shape.heads, false, order.of_image(image)});
           begin += last - first;
         }
       });
@@ -64,7 +86,8 @@ void for_query_parts(const AttnShape& shape, const Run& run) {
 
 // All queries, some heads, and where these are too few for the threads some channels of each.
 template <typename Run>
-void for_value_parts(const AttnShape& shape, const HeadCut& cut, bool in_place, const Run& run) {
+void for_value_parts(const AttnShape& shape, const HeadCut& cut, const QueryOrder& order,
+                     bool in_place, const Run& run) {
   constexpr int64_t kLeastChannels = 16;
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t pieces =
@@ -74,9 +97,10 @@ void for_value_parts(const AttnShape& shape, const HeadCut& cut, bool in_place, 
         for (int64_t i = begin; i < end; ++i) {
           const int64_t piece = i % pieces;
           const int64_t part = i / pieces % cut.per_image;
-          run(ValuePart{i / pieces / cut.per_image, part * shape.heads / cut.per_image,
+          const int64_t image = i / pieces / cut.per_image;
+          run(ValuePart{image, part * shape.heads / cut.per_image,
                         (part + 1) * shape.heads / cut.per_image, piece * shape.channels / pieces,
-                        (piece + 1) * shape.channels / pieces, in_place});
+                        (piece + 1) * shape.channels / pieces, in_place, order.of_image(image)});
         }
       });
 }
@@ -92,11 +116,12 @@ inline void clear(void* data, int64_t bytes) {
 inline void run_forward(const ForwardArgs& args) {
   const MsDeformAttnKernels& kernels = QUERYSEG_SELECT(kMsDeformAttn);
   const HeadCut cut(args.shape, torch::stable::get_num_threads());
+  const QueryOrder order(args.shape, args.type, args.points);
   const auto run = [&](const Part& part) { kernels.forward(args, part); };
   if (cut.even && dense(args.shape)) {
-    for_head_parts(args.shape, cut, run);
+    for_head_parts(args.shape, cut, order, run);
   } else {
-    for_query_parts(args.shape, run);
+    for_query_parts(args.shape, order, run);
   }
 }
 
@@ -111,20 +136,21 @@ inline void run_backward(const BackwardArgs& args) {
   }
   const int64_t size = shape.batch * shape.tokens * shape.heads * shape.channels;
   const HeadCut cut(shape, torch::stable::get_num_threads());
+  const QueryOrder order(shape, args.type, args.points);
   const bool wide = args.type == ValueType::kFloat || args.type == ValueType::kDouble;
   const bool in_place = wide && !dense(shape);
   if (in_place) {
     clear(args.grad_value, size * (args.type == ValueType::kFloat ? 4 : 8));
   }
   if (cut.even && (in_place || dense(shape))) {
-    for_head_parts(shape, cut, [&](const Part& part) { kernels.backward(args, part); });
+    for_head_parts(shape, cut, order, [&](const Part& part) { kernels.backward(args, part); });
     return;
   }
   if (shape.batch * shape.queries * shape.heads > 0) {
-    for_query_parts(shape, [&](const Part& part) { kernels.backward_points(args, part); });
+    for_query_parts(shape, order, [&](const Part& part) { kernels.backward_points(args, part); });
   }
   if (size > 0) {
-    for_value_parts(shape, cut, in_place,
+    for_value_parts(shape, cut, order, in_place,
                     [&](const ValuePart& part) { kernels.backward_value(args, part); });
   }
 }

@@ -48,9 +48,7 @@ struct ValueSums {
       for (int64_t head = 0; head < heads; ++head) {
         const A* sums = packed.get() + head * layout.head_step + token * layout.token_step;
         T* row = result + head * result_layout.head_step + token * result_layout.token_step;
-        for (int64_t channel = 0; channel < channels; ++channel) {
-          row[channel] = Rounding<T>::to(sums[channel]);
-        }
+        narrow_all(sums, channels, row);
       }
     }
   }

@@ -27,15 +27,19 @@ inline void for_batches(const AttnShape& shape, const Part& part, PointSource<A>
                         const Visit& visit) {
   const int64_t heads = tables.per_query / tables.per_head;
   for (int64_t chunk = part.first_query; chunk < part.last_query; chunk += kChunkQueries) {
-    const int64_t chunk_end = std::min(chunk + kChunkQueries, part.last_query);
-    source.begin(part.image, chunk, chunk_end);
+    const int64_t count = std::min(kChunkQueries, part.last_query - chunk);
+    std::array<int64_t, kChunkQueries> numbers;
+    for (int64_t place = 0; place < count; ++place) {
+      numbers[place] = part.query(chunk + place);
+    }
+    source.begin(part.image, numbers.data(), count);
     for (int64_t head = part.first_head; head < part.last_head; head += heads) {
-      for (int64_t first = chunk; first < chunk_end; first += tables.queries) {
-        const int64_t queries = std::min<int64_t>(tables.queries, chunk_end - first);
+      for (int64_t first = 0; first < count; first += tables.queries) {
+        const int64_t queries = std::min<int64_t>(tables.queries, count - first);
         points.count = static_cast<int>(queries) * tables.per_query;
         const auto for_queries = [&](const auto& run) {
           for (int64_t i = 0; i < queries; ++i) {
-            run(QueryHeads{part.image, first + i, head, heads},
+            run(QueryHeads{part.image, numbers[first + i], first + i, head, heads},
                 static_cast<int>(i) * tables.per_query);
           }
         };
@@ -49,7 +53,7 @@ inline void for_batches(const AttnShape& shape, const Part& part, PointSource<A>
           }
         });
         if (write_grads) {
-          differentiate(points);
+          differentiate(tables, points);
           for_queries(
               [&](const QueryHeads& at, int start) { source.write_grads(at, start, points); });
         }

@@ -14,6 +14,10 @@ struct CudaBackend {
     DeviceGuard guard;
   };
 
+  static Tensor new_result(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
+    return torch::stable::new_empty(like, sizes);
+  }
+
   // Nodes that point nowhere are the kernels' matter: looking at them here would stop the device.
   static void check(const GatherShape& shape, const NodeInputs&) {
     STD_TORCH_CHECK(static_cast<int64_t>(shape.maps.size()) <= kMostMapsOnCuda, "at most ",

@@ -29,7 +29,8 @@ class Measurement:
     Attributes:
         milliseconds: median time.
         peak_bytes: memory on top of what was there before; None where this is not known.
-        result_bytes: how much of it holds the result, the output or the gradients.
+        result_bytes: how much of it anybody would need: the output and, with a backward pass, its
+            gradient and those of the inputs.
     """
 
     milliseconds: float
@@ -38,18 +39,23 @@ class Measurement:
 
     @property
     def extra_bytes(self) -> int | None:
-        """Memory on top of the result."""
+        """Memory on top of that."""
         return None if self.peak_bytes is None else max(0, self.peak_bytes - self.result_bytes)
 
 
 def run_pass(contender: Contender, name: str) -> tuple[Tensor, ...]:
-    """One forward pass, or one forward and backward pass; returns the output or the gradients."""
+    """One forward pass, or one forward and backward pass.
+
+    Returns:
+        The output and, with a backward pass, the gradient that went in and those that came out.
+    """
     if name == "forward":
         with torch.no_grad():
             return (contender.run(),)
     inputs = [tensor.requires_grad_() for tensor in contender.inputs]
     output = contender.run()
-    return torch.autograd.grad(output, inputs, torch.ones_like(output))
+    grad = torch.ones_like(output)
+    return output.detach(), grad, *torch.autograd.grad(output, inputs, grad)
 
 
 def measure(
