@@ -20,7 +20,7 @@ class InstanceReader {
         shape_(inputs.shape),
         inner_width_(whole_vectors<A>(shape_.inner)),
         channel_width_(whole_vectors<A>(shape_.channels)),
-        as_rows_(shape_.as_map && shape_.inner > kTileColumns<A>),
+        as_rows_(shape_.as_map && shape_.inner > 2 * kTileColumns<A>),
         features_(std::is_same_v<T, A> && !as_rows_ ? 0 : shape_.instance_features()),
         w_in_(in_place(inner_width_ == shape_.inner) ? 0 : shape_.channels * inner_width_),
         w_out_(in_place(channel_width_ == shape_.channels) ? 0 : shape_.inner * channel_width_) {}
@@ -83,7 +83,7 @@ class InstanceReader {
   const Shape& shape_;
   int64_t inner_width_, channel_width_;
   // Whether maps are turned into rows first: a few positions of a map lie in as many lines of the
-  // cache as it has channels, which each tile of a row of tiles would load again.
+  // cache as it has channels, which each tile of a row of tiles loads again. Two may.
   bool as_rows_;
   Scratch<A> features_, w_in_, w_out_;
 };

@@ -9,9 +9,10 @@ namespace queryseg {
 namespace QUERYSEG_ISA {
 namespace dynamic_conv_kernel {
 
-// As many accumulators as the registers hold beside one row of the right factor and one broadcast.
-constexpr int kTileVectors = QUERYSEG_VEC_BITS == 512 ? 4 : 2;
-constexpr int kTileRows = 6;
+// As many accumulators as the registers hold beside one row of the right factor and one broadcast;
+// high tiles, so that the right factor is read as seldom as can be (14 rows: four times for 7 x 7).
+constexpr int kTileVectors = 2;
+constexpr int kTileRows = QUERYSEG_VEC_BITS == 512 ? 14 : 6;
 
 template <typename A>
 constexpr int64_t kTileColumns = kTileVectors * Vec<A>::kLanes;
@@ -77,10 +78,6 @@ template <typename A, int kRows>
 void multiply_row_of_tiles(Tile<A> tile, int64_t vectors, Prefetch& prefetch) {
   for (; vectors >= kTileVectors; vectors -= kTileVectors) {
     multiply_next_tile<A, kRows, kTileVectors>(tile, prefetch);
-  }
-  if (kTileVectors > 2 && vectors >= 2) {
-    multiply_next_tile<A, kRows, 2>(tile, prefetch);
-    vectors -= 2;
   }
   if (vectors > 0) {
     multiply_next_tile<A, kRows, 1>(tile, prefetch);
