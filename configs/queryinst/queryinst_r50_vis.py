@@ -34,13 +34,16 @@ model.track_head = L(TrackHead)(
     embed_dim="${..decoder.embed_dim}",
     box_features=L(BoxFeatures)(resolution=7, strides="${...decoder.box_features.strides}"),
     track_dim=1024,
+    pooling="cells",
+    max_product=None,
 )
 model.track_loss = L(TrackLoss)(weight=1.0)
 model.tracker = L(OnlineTracker)(
-    weight_score=1.0, weight_iou=2.0, weight_class=10.0, max_objects=1000
+    weight_score=1.0, weight_iou=2.0, weight_class=10.0, max_objects=1000, momentum=0.0
 )
 model.min_score = 0.05
 model.nms_iou = 1.0
+model.both_frames = False
 
 _resize = L(T.ResizeShortestEdge)(short_edge_length=360, max_size=640)
 dataloader.train = L(build_pair_loader)(

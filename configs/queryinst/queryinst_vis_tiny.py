@@ -16,7 +16,7 @@ model.backbone.bottom_up.stages = L(ResNet.make_default_stages)(depth=18, norm="
 model.backbone.bottom_up.freeze_at = 0
 model.backbone.in_features = ["res2", "res3", "res4"]
 model.decoder.embed_dim = 64
-model.decoder.num_queries = 20
+model.decoder.num_queries = 25
 model.decoder.num_stages = 3
 model.decoder.num_heads = 4
 model.decoder.dynamic_dim = 16
@@ -26,9 +26,14 @@ model.decoder.box_features.strides = [4, 8, 16]
 model.decoder.box_features.finest_side = 28
 model.mask_branch.num_convs = 2
 model.track_head.track_dim = 128
+model.track_head.pooling = "mask"
+model.track_head.max_product = 10.0
+model.track_head.box_features.resolution = 14
+model.tracker.momentum = 0.5
 model.track_loss.weight = 2.0
 model.min_score = 0.2
 model.nms_iou = 0.5
+model.both_frames = True
 
 for _loader, _names in (
     (dataloader.train, "moving_shapes_train"),
@@ -36,7 +41,7 @@ for _loader, _names in (
 ):
     _loader.dataset.names = _names
     _loader.num_workers = 0
-_resize = L(T.ResizeShortestEdge)(short_edge_length=96, max_size=160)
+_resize = L(T.ResizeShortestEdge)(short_edge_length=128, max_size=213)
 dataloader.train.mapper.augmentations = [
     _resize,
     L(T.RandomFlip)(prob=0.5, horizontal=True, vertical=False),

@@ -75,6 +75,11 @@ class MaskBranch(nn.Module):
         """Numbers of the stages that have a mask head."""
         return [int(stage) for stage in self.heads]
 
+    @property
+    def mask_side(self) -> int:
+        """Cells on each side of a mask."""
+        return 2 * self.box_features.resolution
+
     def forward(
         self,
         stage: int,

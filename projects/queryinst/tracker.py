@@ -20,8 +20,8 @@ class OnlineTracker:
 
     and a new object with a product and an IoU of 0 and the class term c. Each takes the best. Of
     several detections that take the same object the best one gets it; the others are dropped from
-    the frame. An object keeps the class it was first seen with; features and box are those of its
-    last detection, and it is remembered for the whole video.
+    the frame. An object keeps the class it was first seen with; its box is that of its last
+    detection, its features follow the `momentum`, and it is remembered for the whole video.
 
     Args:
         weight_score: a.
@@ -29,6 +29,12 @@ class OnlineTracker:
         weight_class: c.
         max_objects: of more objects, those not seen for longest are forgotten, which is logged.
             None forgets none, as in MaskTrack R-CNN.
+        momentum: share of its old features that an object keeps when it is found again; a frame in
+            which it is half covered then changes them less. With 0, as in MaskTrack R-CNN, they are
+            those of its last detection.
+
+    Raises:
+        ValueError: a momentum outside [0, 1).
     """
 
     def __init__(
@@ -38,11 +44,15 @@ class OnlineTracker:
         weight_iou: float = 2.0,
         weight_class: float = 10.0,
         max_objects: int | None = 1000,
+        momentum: float = 0.0,
     ) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}: it must lie in [0, 1)")
         self.weight_score = weight_score
         self.weight_iou = weight_iou
         self.weight_class = weight_class
         self.max_objects = max_objects
+        self.momentum = momentum
         self.reset()
 
     def reset(self) -> None:
@@ -117,7 +127,9 @@ class OnlineTracker:
         is_new = places >= self.num_remembered
         if self._memory is not None:
             memory, old = self._memory, places[~is_new]
-            memory.track_feats[old] = seen.track_feats[~is_new]
+            memory.track_feats[old] = memory.track_feats[old].lerp(
+                seen.track_feats[~is_new], 1 - self.momentum
+            )
             memory.pred_boxes.tensor[old] = seen.pred_boxes.tensor[~is_new]
             memory.last_seen[old] = self._frame
             seen.track_ids[~is_new] = memory.track_ids[old]

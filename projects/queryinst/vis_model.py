@@ -24,6 +24,9 @@ class QueryInstVIS(QueryInst):
         min_score: detections below it are left out before tracking.
         nms_iou: a detection whose mask overlaps a better one by more than this is left out before
             tracking, as each would start a track of its own; 1 keeps all. Classes play no role.
+        both_frames: train on both frames of a pair, each as the key frame of the other. A step then
+            sees twice as many masks for the one backbone pass that both frames take anyway.
+            MaskTrack R-CNN trains on the key frame and reads of the reference its true boxes alone.
         options: those of `QueryInst`. Of each query, the best class alone is a detection.
     """
 
@@ -35,6 +38,7 @@ class QueryInstVIS(QueryInst):
         tracker: OnlineTracker,
         min_score: float = 0.05,
         nms_iou: float = 1.0,
+        both_frames: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -43,6 +47,7 @@ class QueryInstVIS(QueryInst):
         self.tracker = tracker
         self.min_score = min_score
         self.nms_iou = nms_iou
+        self.both_frames = both_frames
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Train on a batch of pairs, or follow a video.
@@ -60,22 +65,25 @@ class QueryInstVIS(QueryInst):
         if not self.training:
             return self.track(batched_inputs)
         references = [x["reference"] for x in batched_inputs]
-        images = self.preprocess([*batched_inputs, *references])
+        frames = [*batched_inputs, *references]
+        images = self.preprocess(frames)
         pyramid = self.features(images)
-        keys = [level[: len(references)] for level in pyramid]
-        others = [level[len(references) :] for level in pyramid]
-        predictions = self.decoder(keys, images.image_sizes[: len(references)])
-        targets = self.targets(batched_inputs)
+        keys = frames if self.both_frames else batched_inputs
+        features = [level[: len(keys)] for level in pyramid]
+        predictions = self.decoder(features, images.image_sizes[: len(keys)])
+        targets = self.targets(keys)
         matched = self.criterion.match(predictions, targets)
-        mask_logits = self.matched_masks(keys, predictions, matched, targets)
+        mask_logits = self.matched_masks(features, predictions, matched, targets)
         losses = self.criterion(predictions, mask_logits, matched, targets)
         boxes = predictions[-1].boxes_xyxy_abs[matched[-1].image_idx, matched[-1].src_idx]
+        masks = mask_logits[len(predictions) - 1]
+        others = [*references, *batched_inputs][: len(keys)]
         losses["loss_track"] = self.track_loss(
-            self.track_head(keys, boxes, matched[-1].image_idx),
+            self.track_head(features, boxes, matched[-1].image_idx, masks.sigmoid()),
             matched[-1],
-            self.track_ids(batched_inputs),
-            self.embeddings_of_truth(others, references),
-            self.track_ids(references),
+            self.track_ids(keys),
+            self.embeddings_of_truth(pyramid, others, first=len(references)),
+            self.track_ids(others),
         )
         return losses
 
@@ -84,15 +92,24 @@ class QueryInstVIS(QueryInst):
         return [x["instances"].gt_track_ids.to(self.device) for x in frames]
 
     def embeddings_of_truth(
-        self, features: Sequence[Tensor], frames: Sequence[dict[str, Any]]
+        self, features: Sequence[Tensor], frames: Sequence[dict[str, Any]], first: int = 0
     ) -> Sequence[Tensor]:
-        """Per frame (n, D): the embeddings of its true boxes."""
+        """Per frame (n, D): the embeddings of its true boxes and masks.
+
+        Args:
+            features: levels (B, C, H, W).
+            frames: with their "instances".
+            first: place of the first of them in the batch; behind its last comes place 0 again.
+        """
+        targets = self.targets(frames)
         dtype = torch.promote_types(features[0].dtype, torch.float32)  # lower ones move boxes
-        boxes = [x["instances"].gt_boxes.tensor.to(self.device, dtype) for x in frames]
-        counts = [len(own) for own in boxes]
-        image_idx = torch.arange(len(boxes), device=self.device)
-        image_idx = image_idx.repeat_interleave(torch.tensor(counts, device=self.device))
-        return self.track_head(features, torch.cat(boxes), image_idx).split(counts)
+        boxes = targets.boxes_xyxy_abs.to(dtype)
+        numbers = torch.arange(len(boxes), device=self.device)
+        masks = targets.crop_masks(boxes, numbers, self.mask_branch.mask_side)
+        image_idx = torch.arange(len(frames), device=self.device)
+        image_idx = image_idx.repeat_interleave(torch.tensor(targets.sizes, device=self.device))
+        places = (image_idx + first) % len(features[0])
+        return self.track_head(features, boxes, places, masks).split(list(targets.sizes))
 
     def track(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Segment frames and give what is found in them the identities of the video."""
@@ -118,7 +135,9 @@ class QueryInstVIS(QueryInst):
             detections = self.detect(features, predictions, index)
             image_idx = torch.full_like(detections.query_idx, index)
             instances = self.segment(detections, inputs)
-            instances.track_feats = self.track_head(features, detections.boxes_xyxy_abs, image_idx)
+            instances.track_feats = self.track_head(
+                features, detections.boxes_xyxy_abs, image_idx, detections.mask_probs
+            )
             chosen = first_of_each(instances.query_idx) & (instances.scores >= self.min_score)
             results.append({"instances": self.without_doubles(instances[chosen])})
         return results

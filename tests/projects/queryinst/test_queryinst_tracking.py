@@ -11,7 +11,7 @@ from torch import Tensor
 
 from queryseg.matching import Assignment
 from queryseg.projects.queryinst.roi_features import BoxFeatures
-from queryseg.projects.queryinst.track_head import TrackHead, match_logits
+from queryseg.projects.queryinst.track_head import TrackHead, match_logits, mean_over_mask
 from queryseg.projects.queryinst.track_loss import TrackLoss, reference_index
 from queryseg.projects.queryinst.tracker import OnlineTracker
 
@@ -123,6 +123,32 @@ def test_a_reset_starts_to_count_anew() -> None:
     assert tracker(detections([B], [LEFT], [1])).pred_track_ids.tolist() == [0]
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_an_object_keeps_a_share_of_its_old_features(momentum: float) -> None:
+    tracker = OnlineTracker(momentum=momentum)
+    seen = [[4.0, 0.0], [2.0, 1.0], [3.0, -1.0]]
+    expected = seen[0]
+    tracker(detections([seen[0], B], [LEFT, RIGHT], [1, 2]))
+    for feats in seen[1:]:
+        found = tracker(detections([feats], [LEFT], [1]))
+        assert found.pred_track_ids.tolist() == [0]
+        expected = [momentum * old + (1 - momentum) * new for old, new in zip(expected, feats)]
+    # A product of the features (1, 0) and (0, 1) with the memory reads it.
+    probes = detections([[1.0, 0.0], [0.0, 1.0]], [FAR, FAR], [1, 1], [1.0, 1.0])
+    fit = tracker.fit(probes)
+    for axis in range(2):
+        difference = float(fit[axis, 1] - fit[axis, 0])  # of an object and "new": the product
+        assert difference == pytest.approx(expected[axis], abs=1e-6)
+        other = float(fit[axis, 2] - fit[axis, 0]) + tracker.weight_class
+        assert other == pytest.approx(B[axis], abs=1e-6), "another object stays as it was"
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.0])
+def test_a_momentum_that_would_never_learn_is_refused(momentum: float) -> None:
+    with pytest.raises(ValueError, match="momentum"):
+        OnlineTracker(momentum=momentum)
+
+
 def test_memory_stays_bounded_and_says_that_it_forgot(caplog: pytest.LogCaptureFixture) -> None:
     tracker = OnlineTracker(max_objects=3)
     with caplog.at_level(logging.WARNING):
@@ -186,5 +212,73 @@ def test_the_head_is_two_layers_on_pooled_features() -> None:
     pooled = head.box_features(features, boxes, image_idx).flatten(1)
     first, _, last = head.layers
     expected = (pooled @ first.weight.T + first.bias).clamp(min=0) @ last.weight.T + last.bias
-    torch.testing.assert_close(head(features, boxes, image_idx), expected)
+    for masks in (torch.zeros(2, 6, 6), torch.ones(2, 6, 6)):
+        torch.testing.assert_close(head(features, boxes, image_idx, masks), expected)
     assert first.weight.std().item() == pytest.approx(0.01, rel=0.1) and not first.bias.any()
+
+
+def two_objects_in_one_box() -> tuple[list[Tensor], Tensor, Tensor]:
+    """A level whose left half is one object's and whose right half another's, both with one box."""
+    level = torch.zeros(1, 2, 16, 16, dtype=torch.float64)
+    level[:, 0, :, :8], level[:, 1, :, 8:] = 5.0, 7.0
+    masks = torch.zeros(2, 28, 28, dtype=torch.float64)
+    masks[0, :, :8], masks[1, :, 20:] = 1.0, 1.0
+    return [level], torch.tensor([[0.0, 0.0, 64.0, 64.0]] * 2, dtype=torch.float64), masks
+
+
+def test_masks_tell_apart_objects_whose_boxes_are_one() -> None:
+    features, boxes, masks = two_objects_in_one_box()
+    image_idx = torch.tensor([0, 0])
+    by_pooling = {}
+    for pooling in ("cells", "mask"):
+        head = TrackHead(
+            embed_dim=2,
+            box_features=BoxFeatures(resolution=14, strides=[4]),
+            track_dim=6,
+            pooling=pooling,
+        ).double()
+        by_pooling[pooling] = head, head(features, boxes, image_idx, masks)
+    _, (one, other) = by_pooling["cells"]
+    assert torch.equal(one, other)
+    head, embeddings = by_pooling["mask"]
+    # Far from the border between them there are no other features than the object's own.
+    own = torch.tensor([[5.0, 0.0], [0.0, 7.0]], dtype=torch.float64)
+    torch.testing.assert_close(embeddings, head.layers(own))
+
+
+def test_a_cell_weighs_as_much_as_the_mask_covers_of_it() -> None:
+    rng = np.random.RandomState(0)
+    cells, masks = rng.randn(3, 16, 5), rng.rand(3, 8, 8)
+    masks[2] = 0
+    found = mean_over_mask(torch.tensor(cells), torch.tensor(masks))
+    for box in range(3):
+        total, weights = np.zeros(5), 0.0
+        for row in range(8):
+            for column in range(8):
+                total += masks[box, row, column] * cells[box, 4 * (row // 2) + column // 2]
+                weights += masks[box, row, column]
+        expected = total / weights if weights else total
+        np.testing.assert_allclose(found[box].numpy(), expected, atol=1e-9)
+
+
+def test_embeddings_of_one_length_give_cosines() -> None:
+    torch.manual_seed(0)
+    features = [torch.randn(1, 4, 16, 16, dtype=torch.float64)]
+    boxes = torch.tensor([[0.0, 0, 40, 40], [8, 8, 64, 64], [0, 30, 30, 64]], dtype=torch.float64)
+    image_idx, masks = torch.zeros(3, dtype=torch.int64), torch.rand(3, 6, 6)
+    head = TrackHead(embed_dim=4, box_features=BoxFeatures(resolution=3, strides=[4]), track_dim=8)
+    free = head.double()(features, boxes, image_idx, masks)
+    head.max_product = 12.0
+    logits = match_logits(*[head(features, boxes, image_idx, masks)] * 2)
+    for i in range(3):
+        assert float(logits[i, 1 + i]) == pytest.approx(12.0)
+        for j in range(3):
+            lengths = float(free[i] @ free[i]) * float(free[j] @ free[j])
+            cosine = float(free[i] @ free[j]) / math.sqrt(lengths)
+            assert float(logits[i, 1 + j]) == pytest.approx(12.0 * cosine)
+
+
+@pytest.mark.parametrize("options", [{"pooling": "box"}, {"max_product": 0.0}])
+def test_a_head_that_cannot_be_is_refused(options: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        TrackHead(embed_dim=4, box_features=BoxFeatures(resolution=3), **options)

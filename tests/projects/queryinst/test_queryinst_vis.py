@@ -15,6 +15,7 @@ from queryseg.projects.queryinst.vis_model import QueryInstVIS, first_of_each
 
 CONFIG = "queryinst/queryinst_vis_tiny.py"
 KEEP_ALL = ("model.min_score=0.0", "model.nms_iou=1.0")
+KEY_ALONE = "model.both_frames=false"
 
 
 def vis_model(*overrides: str) -> QueryInstVIS:
@@ -38,16 +39,16 @@ def pair(key_ids: list[int], reference_ids: list[int], seed: int = 0) -> dict[st
 
 
 def with_fixed_statistics(model: QueryInstVIS) -> QueryInstVIS:
-    """Training, but no frame of a batch changes another through the norms of the backbone."""
+    """Training, but no frame of a batch changes another through a norm."""
     model.train()
-    for module in model.backbone.modules():
+    for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
     return model
 
 
 def test_the_key_frame_trains_as_an_image_does() -> None:
-    model = with_fixed_statistics(vis_model())
+    model = with_fixed_statistics(vis_model(KEY_ALONE))
     batch = [pair([0, 1, 2], [1, 2], 0), pair([3], [3, 0], 1)]
     with torch.no_grad():
         losses = model(batch)
@@ -58,7 +59,7 @@ def test_the_key_frame_trains_as_an_image_does() -> None:
 
 
 def test_track_loss_compares_matched_boxes_with_true_ones_of_the_reference() -> None:
-    model = with_fixed_statistics(vis_model("model.track_loss.weight=3.0"))
+    model = with_fixed_statistics(vis_model("model.track_loss.weight=3.0", KEY_ALONE))
     # Larger embeddings than a fresh head gives, so that the loss is not ln(count + 1) whatever.
     torch.nn.init.normal_(model.track_head.layers[2].weight, std=0.05)
     batch = [pair([4, 7, 9], [9, 4], 0), pair([5], [], 1)]
@@ -70,18 +71,45 @@ def test_track_loss_compares_matched_boxes_with_true_ones_of_the_reference() -> 
     assert expected[0] > 0.1
 
 
+def test_both_frames_train_as_images_and_each_is_the_key_of_the_other() -> None:
+    model = with_fixed_statistics(vis_model("model.track_loss.weight=3.0", "model.both_frames=true"))
+    torch.nn.init.normal_(model.track_head.layers[2].weight, std=0.05)
+    batch = [pair([4, 7, 9], [9, 4], 0), pair([5], [6, 5], 1), pair([1, 2], [], 2)]
+    with torch.no_grad():
+        losses = model(batch)
+        images = QueryInst.forward(model, [*batch, *(one["reference"] for one in batch)])
+        turned = [{**one["reference"], "reference": one} for one in batch]
+        expected = [expected_track_loss(model, inputs) for inputs in (*batch, *turned)]
+    assert set(losses) == {*images, "loss_track"}
+    for name, loss in images.items():
+        assert float(losses[name]) == pytest.approx(float(loss), rel=1e-4), name
+    assert expected[5] == 0.0, "a frame without an object has nothing to follow"
+    assert float(losses["loss_track"]) == pytest.approx(3.0 * sum(expected) / 6, rel=1e-3)
+
+
 def expected_track_loss(model: QueryInstVIS, inputs: dict[str, Any]) -> float:
     """Of one pair, box by box: minus the log of the softmax at the right object."""
     reference = inputs["reference"]
     key_features = model.features(model.preprocess([inputs]))
     other_features = model.features(model.preprocess([reference]))
     predictions = model.decoder(key_features, [(64, 96)])
-    matched = model.criterion.match(predictions, model.targets([inputs]))[-1]
+    targets = model.targets([inputs])
+    every_stage = model.criterion.match(predictions, targets)
+    mask_logits = model.matched_masks(key_features, predictions, every_stage, targets)
+    matched = every_stage[-1]
     boxes = predictions[-1].boxes_xyxy_abs[0, matched.src_idx]
-    true_boxes = reference["instances"].gt_boxes.tensor
-    embeddings = model.track_head(key_features, boxes, torch.zeros(len(boxes), dtype=torch.int64))
+    true_boxes, true_masks = reference["instances"].gt_boxes, reference["instances"].gt_masks
+    embeddings = model.track_head(
+        key_features,
+        boxes,
+        torch.zeros(len(boxes), dtype=torch.int64),
+        mask_logits[len(predictions) - 1].sigmoid(),
+    )
     known = model.track_head(
-        other_features, true_boxes, torch.zeros(len(true_boxes), dtype=torch.int64)
+        other_features,
+        true_boxes.tensor,
+        torch.zeros(len(true_boxes), dtype=torch.int64),
+        true_masks.crop_and_resize(true_boxes.tensor, 28),
     )
     known_ids = reference["instances"].gt_track_ids.tolist()
     loss = 0.0
@@ -91,7 +119,7 @@ def expected_track_loss(model: QueryInstVIS, inputs: dict[str, Any]) -> float:
         logits = [0.0, *products]
         right = 1 + known_ids.index(track_id) if track_id in known_ids else 0
         loss -= logits[right] - math.log(sum(math.exp(logit) for logit in logits))
-    return loss / len(boxes)
+    return loss / max(len(boxes), 1)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +131,11 @@ def expected_track_loss(model: QueryInstVIS, inputs: dict[str, Any]) -> float:
     ],
     ids=["normal", "one frame empty", "all empty"],
 )
-def test_every_parameter_gets_a_finite_gradient(batch: list[dict[str, Any]]) -> None:
-    model = vis_model().train()
+@pytest.mark.parametrize("both_frames", ["false", "true"])
+def test_every_parameter_gets_a_finite_gradient(
+    batch: list[dict[str, Any]], both_frames: str
+) -> None:
+    model = vis_model(f"model.both_frames={both_frames}").train()
     losses = model(batch)
     assert all(loss.isfinite() for loss in losses.values())
     torch.stack(list(losses.values())).sum().backward()
