@@ -18,6 +18,7 @@ import queryseg  # noqa: F401, I001  (must come before detectron2)
 import argparse
 import copy
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from queryseg.checkpoint import Checkpointer
 from queryseg.data.masks import decode
 from queryseg.data.moving_shapes import MovingShapesSpec, write_moving_shapes
 from queryseg.engine import apply_overrides, load_config
+from queryseg.evaluation import VideoEvaluator
 from queryseg.projects.queryinst.vis_model import QueryInstVIS
 from queryseg.tools.console import run_tool, say
 from queryseg.tools.op_benchmark.machine import describe_machine
@@ -148,17 +150,17 @@ def encode(masks: np.ndarray) -> list[dict[str, Any]]:
     return mask_util.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
 
 
-def score(cfg: Any, seen: Iterable[SeenFrame], follow: Follow) -> dict[str, float]:
-    """The figures of one way to follow what was seen."""
-    evaluator = instantiate(cfg.dataloader.evaluator, output_dir=None)
-    evaluator.reset()
+def score(cfg: Any, seen: Iterable[SeenFrame], follow: Follow) -> dict[str, float | None]:
+    """The figures of one way to follow what was seen; None where there was nothing to count."""
+    evaluator = VideoEvaluator(cfg.dataloader.evaluator.dataset_name)
     for frame in seen:
         evaluator.process([frame.inputs], [{"instances": follow(frame)}])
     results = evaluator.evaluate()
-    return {name: round(results[task][key], 1) for name, (task, key) in FIGURES.items()}
+    figures = {name: results[task][key] for name, (task, key) in FIGURES.items()}
+    return {name: round(x, 1) if math.isfinite(x) else None for name, x in figures.items()}
 
 
-def measure(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+def measure(args: argparse.Namespace) -> dict[str, dict[str, float | None]]:
     """The figures of every row by its name."""
     if args.third_split:
         root = args.output / "datasets"
@@ -191,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     rows = measure(args)
     table = [{"": name, **figures} for name, figures in rows.items()]
-    say(tabulate(table, headers="keys", tablefmt="pipe", floatfmt=".1f"))
+    say(tabulate(table, headers="keys", tablefmt="pipe", floatfmt=".1f", missingval="-"))
     if args.json:
         report = {
             "config": args.config_file,

@@ -72,7 +72,9 @@ def test_track_loss_compares_matched_boxes_with_true_ones_of_the_reference() -> 
 
 
 def test_both_frames_train_as_images_and_each_is_the_key_of_the_other() -> None:
-    model = with_fixed_statistics(vis_model("model.track_loss.weight=3.0", "model.both_frames=true"))
+    model = with_fixed_statistics(
+        vis_model("model.track_loss.weight=3.0", "model.both_frames=true")
+    )
     torch.nn.init.normal_(model.track_head.layers[2].weight, std=0.05)
     batch = [pair([4, 7, 9], [9, 4], 0), pair([5], [6, 5], 1), pair([1, 2], [], 2)]
     with torch.no_grad():
