@@ -4,7 +4,7 @@ A ResNet-18 without its last stage, trained from random weights, so its batch no
 ones. As the paper's starts from COCO, this one is meant to start from still shapes, of which
 `queryinst_tiny` makes a checkpoint with all but the track head:
 `"train.init_checkpoint='output/queryinst_tiny/model_final.pth?allow_partial=True'"`. Without one it
-learns everything from the videos, and less well in the same time.
+learns everything from the videos.
 """
 
 import detectron2.data.transforms as T
@@ -33,7 +33,6 @@ model.track_head.track_dim = 128
 model.track_head.pooling = "mask"
 model.track_head.max_product = 10.0
 model.track_head.box_features.resolution = 14
-model.tracker.weight_iou = 1.0
 model.tracker.momentum = 0.9
 model.track_loss.weight = 2.0
 model.min_score = 0.1
