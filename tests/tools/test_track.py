@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,26 @@ def test_what_cannot_be_tracked_is_named(workplace: Path, tmp_path: Path):
     with pytest.raises(BadImageError, match=r"1\.png: cannot be read"):
         run(workplace, tmp_path / "torn", target)
     assert not target.exists()
+
+
+def test_the_tracks_before_a_frame_that_fails_are_kept_apart(
+    workplace: Path, tmp_path: Path, caplog
+):
+    source = tmp_path / "clip"
+    shutil.copytree(workplace / "frames", source)
+    assert run(workplace, source, tmp_path / "whole.json") == 0
+    (source / "10.png").write_bytes(b"\x89PNG")  # the fourth of five
+    with pytest.raises(BadImageError, match=r"10\.png: cannot be read"):
+        run(workplace, source, tmp_path / "tracks.json")
+    assert not (tmp_path / "tracks.json").exists()
+    part = tmp_path / "tracks.partial.json"
+    assert f"first 3 frames are in {part}" in caplog.text
+    whole = json.loads((tmp_path / "whole.json").read_text())
+    kept = json.loads(part.read_text())
+    assert kept and all(len(one["segmentations"]) == 3 for one in kept)
+    expected = [one["segmentations"][:3] for one in whole]
+    expected = [masks for masks in expected if any(masks)]
+    assert [one["segmentations"] for one in kept] == expected
 
 
 def test_arguments_that_make_no_sense_are_one_clear_error(workplace: Path, tmp_path: Path):

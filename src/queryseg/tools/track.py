@@ -1,8 +1,9 @@
 """`python -m queryseg.tools.track`: follow instances through a video, frame by frame."""
 
 import argparse
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from queryseg.visualization.frames import Frames, open_frames
 from queryseg.visualization.video import VideoWriter
 
 PICTURES, RESULTS = ".mp4", ".json"
+
+_logger = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         writer = None
         if PICTURES in targets:
             writer = stack.enter_context(VideoWriter(targets[PICTURES], frames.frame_rate))
+        if recorder is not None:
+            stack.enter_context(written(recorder, targets[RESULTS], args.video_id))
         count = 0
         for picture, instances in follow(predictor, frames):
             if recorder is not None:
@@ -69,11 +74,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             if writer is not None:
                 writer.write(draw(predictor, picture, instances, args.score_thresh))
             count += 1
-    if recorder is not None:
-        recorder.write(targets[RESULTS], args.video_id)
-    written = ", ".join(map(str, targets.values()))
-    say(f"{source}: {count} frames, {predictor.model.tracker.num_tracks} tracks -> {written}")
+    files = ", ".join(map(str, targets.values()))
+    say(f"{source}: {count} frames, {predictor.model.tracker.num_tracks} tracks -> {files}")
     return 0
+
+
+@contextmanager
+def written(recorder: TrackRecorder, target: Path, video_id: int) -> Iterator[None]:
+    """Write what was recorded at the end of the block.
+
+    Where a frame fails, the tracks up to it go to a file beside the target, which is logged: under
+    the name of the target nobody would see that frames are missing.
+    """
+    try:
+        yield
+    except BaseException:
+        if recorder.length:
+            part = target.with_suffix(f".partial{target.suffix}")
+            recorder.write(part, video_id)
+            _logger.warning("The tracks of the first %d frames are in %s", recorder.length, part)
+        raise
+    recorder.write(target, video_id)
 
 
 def check_follows(cfg: DictConfig, name: str) -> None:
