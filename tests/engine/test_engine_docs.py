@@ -1,5 +1,6 @@
 """The commands and keys of docs/training.md are those that exist."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -21,7 +22,11 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for line in lines if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def training_commands() -> list[list[str]]:
+    return [words for words in commands() if "train_net.py" in words]
+
+
+@pytest.mark.parametrize("words", training_commands(), ids=" ".join)
 def test_a_command_of_the_page_is_understood(
     words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -38,8 +43,8 @@ def test_a_command_of_the_page_is_understood(
 
 
 def test_the_page_has_the_commands_that_it_promises() -> None:
-    text = "\n".join(" ".join(words) for words in commands())
-    assert len(commands()) == 9
+    text = "\n".join(" ".join(words) for words in training_commands())
+    assert len(training_commands()) == 9
     for flag in (
         "--resume",
         "--eval-only",
@@ -49,6 +54,16 @@ def test_the_page_has_the_commands_that_it_promises() -> None:
         "torchrun",
     ):
         assert flag in text
+
+
+def test_the_commands_that_do_not_train_parse_their_arguments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = [words for words in commands() if "train_net.py" not in words]
+    assert [words[:2] for words in others] == [["python", "benchmarks/overfit.py"]]
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    args = importlib.import_module("overfit").parse_arguments(others[0][2:])
+    assert (args.method, args.json.name) == (["fastinst"], "train.json")
 
 
 def test_every_key_of_train_is_explained_and_every_explained_key_exists() -> None:
