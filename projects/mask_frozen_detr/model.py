@@ -7,6 +7,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from queryseg.detectors import Detected
+from queryseg.image_model import output_size
 from queryseg.matching import Assignment, BoxMatcher, BoxTargets, MaskTargets
 from queryseg.postprocess import mask_quality, top_classes
 from queryseg.projects.mask_frozen_detr.criterion import MaskCriterion
@@ -172,10 +173,7 @@ class MaskFrozenDETR(nn.Module):
                 size=OutputSize(
                     padded=tuple(images.tensor.shape[-2:]),
                     image=tuple(image_size),
-                    output=(
-                        inputs.get("height", image_size[0]),
-                        inputs.get("width", image_size[1]),
-                    ),
+                    output=output_size(inputs, image_size),
                 ),
             )
             results.append({"instances": instances})

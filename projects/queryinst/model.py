@@ -7,6 +7,7 @@ import torch
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from queryseg.image_model import ImageModel, output_size, run_in_groups
 from queryseg.matching import Assignment
 from queryseg.postprocess import top_classes
 from queryseg.projects.queryinst.criterion import QueryInstCriterion
@@ -19,7 +20,7 @@ from queryseg.projects.queryinst.targets import InstanceTargets
 Features = Sequence[Tensor]
 
 
-class QueryInst(nn.Module):
+class QueryInst(ImageModel):
     """Backbone, query stages that detect, and a mask head beside each stage.
 
     Args:
@@ -50,22 +51,19 @@ class QueryInst(nn.Module):
         max_detections: int = 100,
         clip_boxes: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+            size_divisibility=size_divisibility,
+            channels_last=True,
+        )
         self.backbone = backbone
         self.decoder = decoder
         self.mask_branch = mask_branch
         self.criterion = criterion
         self.num_classes = num_classes
-        self.size_divisibility = size_divisibility
         self.max_detections = max_detections
         self.clip_boxes = clip_boxes
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model lives."""
-        return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Train on or segment a batch.
@@ -89,15 +87,6 @@ class QueryInst(nn.Module):
         matched = self.criterion.match(predictions, targets)
         mask_logits = self.matched_masks(features, predictions, matched, targets)
         return self.criterion(predictions, mask_logits, matched, targets)
-
-    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalise the images and pad them to one size, channels last in memory."""
-        images = [
-            (x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs
-        ]
-        padded = ImageList.from_tensors(images, self.size_divisibility)
-        tensor = padded.tensor.contiguous(memory_format=torch.channels_last)
-        return ImageList(tensor, padded.image_sizes)
 
     def features(self, images: ImageList) -> list[Tensor]:
         """Levels of the pyramid, finest first, channels last in memory as the heads read them."""
@@ -147,19 +136,7 @@ class QueryInst(nn.Module):
         Images that are padded to different sizes run one group after the other: as nothing masks
         the padding, an image would depend on what it shares a batch with.
         """
-        sizes = [self.padded_size(inputs) for inputs in batched_inputs]
-        results: dict[int, dict[str, Any]] = {}
-        for size in dict.fromkeys(sizes):
-            members = [index for index, own in enumerate(sizes) if own == size]
-            together = self.infer_together([batched_inputs[index] for index in members])
-            results.update(zip(members, together))
-        return [results[index] for index in range(len(batched_inputs))]
-
-    def padded_size(self, inputs: dict[str, Any]) -> tuple[int, int]:
-        """Size that an image has when it is padded by itself."""
-        height, width = inputs["image"].shape[-2:]
-        step = self.size_divisibility
-        return height + -height % step, width + -width % step
+        return run_in_groups(batched_inputs, self.padded_size, self.infer_together)
 
     def infer_together(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Instances of images that share one padded size."""
@@ -198,5 +175,5 @@ class QueryInst(nn.Module):
     def segment(self, detections: Detections, inputs: dict[str, Any]) -> Instances:
         """Detections of an image at its output size."""
         height, width = inputs["image"].shape[-2:]
-        output_size = (inputs.get("height", height), inputs.get("width", width))
-        return detections.to_instances((height, width), output_size, clip_boxes=self.clip_boxes)
+        size = output_size(inputs, (height, width))
+        return detections.to_instances((height, width), size, clip_boxes=self.clip_boxes)

@@ -16,6 +16,7 @@ from queryseg.deformable_detr import (
     TokenPyramid,
     class_head,
 )
+from queryseg.image_model import ImageModel, output_size, run_in_groups
 from queryseg.matching import BoxTargets
 from queryseg.postprocess import top_classes
 from queryseg.projects.soit.criterion import SOITCriterion
@@ -24,7 +25,7 @@ from queryseg.projects.soit.mask_resizing import output_masks
 from queryseg.projects.soit.prediction import Prediction
 
 
-class SOIT(nn.Module):
+class SOIT(ImageModel):
     """Deformable DETR whose queries also predict the weights of a small transformer each.
 
     Args:
@@ -61,7 +62,7 @@ class SOIT(nn.Module):
         max_detections: int = 100,
         resize_twice: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std)
         self.backbone = backbone
         self.projection = projection
         self.tokens = tokens
@@ -76,13 +77,6 @@ class SOIT(nn.Module):
         self.num_classes = num_classes
         self.max_detections = max_detections
         self.resize_twice = resize_twice
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model lives."""
-        return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Train on or segment a batch.
@@ -118,17 +112,6 @@ class SOIT(nn.Module):
             masks, gt_masks, padded_size, valid_sizes, matched.count
         )
 
-    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalise the images and pad them, at the right and the bottom, to the largest.
-
-        The pixels of the padding are zero after normalisation, and no more of it is added than the
-        batch needs: the release pads to no multiple either.
-        """
-        images = [
-            (x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs
-        ]
-        return ImageList.from_tensors(images)
-
     def predict(self, images: ImageList) -> Prediction:
         """Classes, boxes and shared mask maps of a padded batch."""
         maps = self.projection(self.backbone(images.tensor))
@@ -162,16 +145,12 @@ class SOIT(nn.Module):
         The network sees padding: an image beside a larger one would not give quite what it gives
         alone, which is how the release tests.
         """
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for index, inputs in enumerate(batched_inputs):
-            groups.setdefault(tuple(inputs["image"].shape), []).append(index)
-        results: dict[int, dict[str, Any]] = {}
-        for indices in groups.values():
-            inputs = [batched_inputs[index] for index in indices]
-            images = self.preprocess(inputs)
-            found = self.segment(self.predict(images), images, inputs)
-            results.update(zip(indices, found))
-        return [results[index] for index in range(len(batched_inputs))]
+        return run_in_groups(batched_inputs, self.padded_size, self.segment_together)
+
+    def segment_together(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Segment images of one padded size."""
+        images = self.preprocess(batched_inputs)
+        return self.segment(self.predict(images), images, batched_inputs)
 
     def segment(
         self, prediction: Prediction, images: ImageList, batched_inputs: list[dict[str, Any]]
@@ -180,13 +159,12 @@ class SOIT(nn.Module):
         padded_size = tuple(images.tensor.shape[-2:])
         results = []
         for index, (inputs, image_size) in enumerate(zip(batched_inputs, images.image_sizes)):
-            output_size = (inputs.get("height", image_size[0]), inputs.get("width", image_size[1]))
             instances = self.instances_of_image(
                 prediction,
                 index,
                 padded_size=padded_size,
                 image_size=image_size,
-                output_size=output_size,
+                output_size=output_size(inputs, image_size),
             )
             results.append({"instances": instances})
         return results

@@ -11,6 +11,8 @@ from queryseg.engine import apply_overrides, load_config
 from queryseg.mask_refinement.feature_pyramid import FeaturePyramid
 from queryseg.mask_refinement.refined_detector import RefinedDetector
 
+SIZES = ((96, 128), (64, 160), (96, 128))  # of images in one batch
+
 
 def _inputs(training: bool) -> list[dict]:
     batch = []
@@ -59,6 +61,29 @@ def test_instances_of_a_query_detector_get_masks_of_the_output_size(
             y, x = mask.nonzero(as_tuple=True)
             assert not len(x) or (x.min() >= x0 - 1 and x.max() <= x1 + 1)
             assert not len(y) or (y.min() >= y0 - 1 and y.max() <= y1 + 1)
+
+
+@pytest.mark.parametrize("config", ["detectors/hdetr_tiny", "queryinst/queryinst_tiny"])
+def test_an_image_is_refined_alike_alone_and_beside_one_of_another_size(config: str) -> None:
+    torch.manual_seed(0)
+    detector = instantiate(load_config(f"{config}.py").model)
+    pyramid = None
+    if "hdetr" in config:
+        pyramid = FeaturePyramid(in_channels={"res2": 64, "res3": 128, "res4": 256}, channels=64)
+    model = RefinedDetector(
+        detector=detector, mask_head=make_head(), num_classes=6, pyramid=pyramid
+    ).eval()
+    images = [(255 * torch.rand(3, height, width)).byte() for height, width in SIZES]
+    with torch.no_grad():
+        together = model([{"image": image} for image in images])
+        alone = [model([{"image": image}])[0] for image in images]
+    for one, other, image in zip(together, alone, images):
+        found, expected = one["instances"], other["instances"]
+        assert found.image_size == tuple(image.shape[1:])
+        assert len(found) == len(expected) > 0
+        assert torch.allclose(found.scores, expected.scores, atol=1e-5)
+        assert (found.pred_masks == expected.pred_masks).float().mean() > 0.999
+        assert expected.pred_masks.any()
 
 
 def test_training_boxes_stay_near_their_object(model: RefinedDetector) -> None:

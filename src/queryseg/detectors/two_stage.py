@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torchvision.ops import box_convert
@@ -21,6 +20,7 @@ from queryseg.deformable_detr import (
 from queryseg.detectors.class_numbering import ClassNumbering
 from queryseg.detectors.contract import Detected
 from queryseg.detectors.criterion import DetectionCriterion, Prediction
+from queryseg.image_model import ImageModel, output_size
 from queryseg.matching import BoxTargets
 from queryseg.postprocess import top_classes
 
@@ -42,7 +42,7 @@ class Encoded:
     image_sizes: list[tuple[int, int]]
 
 
-class TwoStageDetector(nn.Module):
+class TwoStageDetector(ImageModel):
     """Backbone, deformable encoder, proposals of its tokens, deformable decoder.
 
     A subclass says how it learns. Satisfies `queryseg.detectors.Detector`.
@@ -65,9 +65,6 @@ class TwoStageDetector(nn.Module):
         stage1_feature: name of the backbone's map at stride 4.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
-
     def __init__(
         self,
         *,
@@ -87,7 +84,7 @@ class TwoStageDetector(nn.Module):
         max_detections: int = 100,
         stage1_feature: str = "res2",
     ) -> None:
-        super().__init__()
+        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std)
         self.backbone = backbone
         self.projection = projection
         self.tokens = tokens
@@ -102,13 +99,6 @@ class TwoStageDetector(nn.Module):
         self.num_queries = num_queries
         self.max_detections = max_detections
         self.stage1_feature = stage1_feature
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model lives."""
-        return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Train on or detect in a batch.
@@ -127,13 +117,6 @@ class TwoStageDetector(nn.Module):
         if self.training:
             return self.learn(images, self.targets(batched_inputs))[0]
         return self.results(self.detect(images), batched_inputs)
-
-    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalise the images and pad them to the largest, with zeros and no further."""
-        images = [
-            (x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs
-        ]
-        return ImageList.from_tensors(images, size_divisibility=0)
 
     def targets(self, batched_inputs: list[dict[str, Any]]) -> BoxTargets:
         """Ground truth of the batch, with the outputs of the class heads for labels."""
@@ -207,7 +190,7 @@ class TwoStageDetector(nn.Module):
         """Instances of each image at its output size."""
         results = []
         for index, (inputs, image_size) in enumerate(zip(batched_inputs, detected.image_sizes)):
-            height, width = inputs.get("height", image_size[0]), inputs.get("width", image_size[1])
+            height, width = output_size(inputs, image_size)
             scores, outputs, query_idx = top_classes(
                 detected.class_probs[index].float(), self.max_detections
             )

@@ -8,6 +8,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from queryseg.data.object_masks import ObjectMasks
+from queryseg.image_model import run_in_groups
 from queryseg.mask_refinement.mask_head import QuadtreeMaskHead
 
 
@@ -54,7 +55,26 @@ class RefinedDetector(nn.Module):
 
         Returns:
             In training the losses of both; in evaluation the detector's instances with refined
-            `pred_masks` (n, height, width) bool.
+            `pred_masks` (n, height, width) bool. Images of different sizes are looked at one size
+            after the other, as some detectors do themselves.
+        """
+        if self.training:
+            features, losses = self.detect(batched_inputs)
+            device = next(iter(features.values())).device
+            boxes = [self.training_boxes(x["instances"].to(device)) for x in batched_inputs]
+            return {**losses, **_renamed(self.mask_head(features, boxes), losses)}
+        return run_in_groups(batched_inputs, lambda x: x["image"].shape, self.infer_together)
+
+    def infer_together(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Refined instances of images of one size."""
+        features, detected = self.detect(batched_inputs)
+        return self.refine(features, detected, batched_inputs)
+
+    def detect(self, batched_inputs: list[dict[str, Any]]) -> tuple[dict[str, Tensor], Any]:
+        """Run the detector on images that its backbone sees together.
+
+        Returns:
+            The mask head's maps by name, and what the detector returns.
         """
         seen: list[Any] = []
         backbone = self.detector.backbone
@@ -64,13 +84,7 @@ class RefinedDetector(nn.Module):
             detected = self.detector(batched_inputs)
         finally:
             handle.remove()
-        features = seen[0] if self.pyramid is None else self.pyramid(seen[0])
-        if self.training:
-            boxes = [
-                self.training_boxes(x["instances"].to(_device(features))) for x in batched_inputs
-            ]
-            return {**detected, **_renamed(self.mask_head(features, boxes), detected)}
-        return self.refine(features, detected, batched_inputs)
+        return seen[0] if self.pyramid is None else self.pyramid(seen[0]), detected
 
     def training_boxes(self, truth: Instances) -> Instances:
         """Moved and scaled boxes of an image, with their ground truth.
@@ -119,10 +133,6 @@ class RefinedDetector(nn.Module):
 
 def _corners(instances: Instances, scale: tuple[float, float]) -> Tensor:
     return torch.tensor([*scale, *scale], device=instances.pred_boxes.tensor.device)
-
-
-def _device(features: Any) -> torch.device:
-    return next(iter(features.values())).device
 
 
 def _renamed(losses: dict[str, Tensor], taken: dict[str, Tensor]) -> dict[str, Tensor]:
