@@ -4,13 +4,11 @@ The detector under `mask_frozen_detr_tiny`: a ResNet-18 without its last stage, 
 layers of encoder and decoder.
 """
 
-import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone import ResNet
 
-from queryseg.data.augmentations import RandomRotation90
-
 from ..common.schedule import cosine
+from ..common.small_set import ANY_QUARTER_TURN, use_small_set
 from .hdetr_r50 import dataloader, model, optimizer, train
 
 model.num_classes = 6
@@ -30,18 +28,9 @@ model.num_one_to_many = 60
 model.repeats = 4
 model.max_detections = 50
 
-for _loader, _names in ((dataloader.train, "shapes_train"), (dataloader.test, "shapes_val")):
-    _loader.dataset.names = _names
-    _loader.num_workers = 0
+use_small_set(dataloader, augmentations=ANY_QUARTER_TURN)
 dataloader.train.mapper.filter_empty = True
 dataloader.train.mapper.recompute_boxes = True
-_resize = L(T.ResizeShortestEdge)(short_edge_length=128, max_size=213)
-dataloader.train.mapper.augmentations = [
-    _resize,
-    L(T.RandomFlip)(prob=0.5),
-    L(RandomRotation90)(),
-]
-dataloader.test.mapper.augmentations = [_resize]
 
 optimizer.lr = 1e-3
 optimizer.weight_decay = 1e-4

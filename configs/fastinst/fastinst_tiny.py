@@ -4,13 +4,11 @@ A ResNet-18 without its last stage, so masks are predicted at a quarter of the i
 random weights. The quick start writes images of 128 pixels; others are shrunk to that.
 """
 
-import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone import ResNet
 
-from queryseg.data.augmentations import RandomRotation90
-
 from ..common.schedule import cosine
+from ..common.small_set import ANY_QUARTER_TURN, use_small_set
 from .fastinst_r50_d3 import dataloader, model, optimizer, train
 
 model.num_classes = 6
@@ -26,17 +24,8 @@ model.decoder.queries.num_queries = 25
 model.criterion.weights.proposal = 60.0
 model.criterion.point_sampler.num_points = 1024
 
-for _loader, _names in ((dataloader.train, "shapes_train"), (dataloader.test, "shapes_val")):
-    _loader.dataset.names = _names
-    _loader.num_workers = 0
+use_small_set(dataloader, augmentations=ANY_QUARTER_TURN)
 dataloader.train.mapper.filter_empty = True
-_resize = L(T.ResizeShortestEdge)(short_edge_length=128, max_size=213)
-dataloader.train.mapper.augmentations = [
-    _resize,
-    L(T.RandomFlip)(prob=0.5),
-    L(RandomRotation90)(),
-]
-dataloader.test.mapper.augmentations = [_resize]
 
 optimizer.lr = 1e-3
 optimizer.fused = True

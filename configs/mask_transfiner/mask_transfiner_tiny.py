@@ -5,11 +5,11 @@ coarse masks have 14 rows, so that small objects show what the refinement is for
 `model.roi_heads.mask_head.refiner=null` is the same model without it.
 """
 
-import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone import ResNet
 
 from ..common.schedule import cosine
+from ..common.small_set import use_small_set
 from .mask_transfiner_r50_all import dataloader, model, optimizer, train
 
 WIDTH = 64
@@ -64,12 +64,7 @@ _head.refiner.sequence_encoder.ffn_dim = 128
 _head.refiner.sequence_encoder.dropout = 0.0
 _head.sampler.nodes_per_level = 40
 
-for _loader, _names in ((dataloader.train, "shapes_train"), (dataloader.test, "shapes_val")):
-    _loader.dataset.names = _names
-    _loader.num_workers = 0
-_resize = L(T.ResizeShortestEdge)(short_edge_length=128, max_size=213)
-dataloader.train.mapper.augmentations = [_resize, L(T.RandomFlip)(prob=0.5)]
-dataloader.test.mapper.augmentations = [_resize]
+use_small_set(dataloader)
 
 optimizer.lr = 0.02
 train.max_iter = 300

@@ -4,13 +4,11 @@ A ResNet-18 without its last stage, from random weights, so its batch norms are 
 quick start writes images of 128 pixels; others are shrunk to that.
 """
 
-import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone import ResNet
 
-from queryseg.data.augmentations import RandomRotation90
-
 from ..common.schedule import cosine
+from ..common.small_set import ANY_QUARTER_TURN, use_small_set
 from .queryinst_r50_100q_3x import dataloader, model, optimizer, train
 
 model.num_classes = 6
@@ -29,17 +27,8 @@ model.decoder.box_features.strides = [4, 8, 16]
 model.decoder.box_features.finest_side = 28
 model.mask_branch.num_convs = 2
 
-for _loader, _names in ((dataloader.train, "shapes_train"), (dataloader.test, "shapes_val")):
-    _loader.dataset.names = _names
-    _loader.num_workers = 0
-_resize = L(T.ResizeShortestEdge)(short_edge_length=128, max_size=213)
-dataloader.train.mapper.augmentations = [
-    _resize,
-    L(T.RandomFlip)(prob=0.5),
-    L(RandomRotation90)(),
-]
+use_small_set(dataloader, augmentations=ANY_QUARTER_TURN)
 dataloader.train.mapper.recompute_boxes = True
-dataloader.test.mapper.augmentations = [_resize]
 
 optimizer.lr = 1e-3
 optimizer.weight_decay = 0.05

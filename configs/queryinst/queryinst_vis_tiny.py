@@ -12,6 +12,7 @@ from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone import ResNet
 
 from ..common.schedule import cosine
+from ..common.small_set import use_small_set
 from .queryinst_r50_vis import dataloader, model, optimizer, train
 
 model.num_classes = 6
@@ -39,20 +40,15 @@ model.min_score = 0.1
 model.nms_iou = 0.6
 model.both_frames = True
 
-for _loader, _names in (
-    (dataloader.train, "moving_shapes_train"),
-    (dataloader.test, "moving_shapes_val"),
-):
-    _loader.dataset.names = _names
-    _loader.num_workers = 0
-_resize = L(T.ResizeShortestEdge)(short_edge_length=128, max_size=213)
-dataloader.train.mapper.augmentations = [
-    _resize,
-    L(T.RandomFlip)(prob=0.5, horizontal=True, vertical=False),
-    L(T.RandomFlip)(prob=0.5, horizontal=False, vertical=True),
-]
+use_small_set(
+    dataloader,
+    "moving_shapes",
+    [
+        L(T.RandomFlip)(prob=0.5, horizontal=True, vertical=False),
+        L(T.RandomFlip)(prob=0.5, horizontal=False, vertical=True),
+    ],
+)
 dataloader.train.mapper.recompute_boxes = True
-dataloader.test.mapper.augmentations = [_resize]
 
 optimizer.lr = 1e-3
 optimizer.weight_decay = 0.05

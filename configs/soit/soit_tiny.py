@@ -5,13 +5,11 @@ masks are learnt at the full size of the image. The quick start writes images of
 are shrunk to that.
 """
 
-import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone import ResNet
 
-from queryseg.data.augmentations import RandomRotation90
-
 from ..common.schedule import cosine
+from ..common.small_set import ANY_QUARTER_TURN, use_small_set
 from .soit_r50_50ep import dataloader, model, optimizer, train
 
 model.num_classes = 6
@@ -30,17 +28,8 @@ model.decoder.ffn_dim = 128
 model.decoder.dropout = 0.0
 model.mask_branch.num_layers = 2
 
-for _loader, _names in ((dataloader.train, "shapes_train"), (dataloader.test, "shapes_val")):
-    _loader.dataset.names = _names
-    _loader.num_workers = 0
+use_small_set(dataloader, augmentations=ANY_QUARTER_TURN)
 dataloader.train.mapper.recompute_boxes = True
-_resize = L(T.ResizeShortestEdge)(short_edge_length=128, max_size=213)
-dataloader.train.mapper.augmentations = [
-    _resize,
-    L(T.RandomFlip)(prob=0.5),
-    L(RandomRotation90)(),
-]
-dataloader.test.mapper.augmentations = [_resize]
 
 optimizer.lr = 1e-3
 optimizer.fused = True
