@@ -29,30 +29,6 @@ struct HeadCut {
   }
 };
 
-// Whether points touch each token about once or more. Then packing the tokens pays.
-inline bool dense(const AttnShape& shape) {
-  return shape.queries * shape.points_per_head() >= shape.tokens;
-}
-
-// The order of the queries of every image, or none: packed tokens serve any order alike.
-class QueryOrder {
- public:
-  QueryOrder(const AttnShape& shape, ValueType type, const PointInputs& points)
-      : queries_(shape.queries) {
-    if (!dense(shape)) {
-      numbers_ = order_by_height(shape, type, points);
-    }
-  }
-
-  const int32_t* of_image(int64_t image) const {
-    return numbers_.empty() ? nullptr : numbers_.data() + image * queries_;
-  }
-
- private:
-  int64_t queries_;
-  std::vector<int32_t> numbers_;
-};
-
 // All queries, some heads.
 template <typename Run>
 void for_head_parts(const AttnShape& shape, const HeadCut& cut, const QueryOrder& order,
