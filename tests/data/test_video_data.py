@@ -96,6 +96,10 @@ def test_videos_become_dicts_with_a_list_for_every_frame(videos: VideoSet) -> No
     assert [len(frame) for frame in second["annotations"]] == [0, 0, 1, 0]
     rle = first["annotations"][2][0]["segmentation"]
     assert (mask_util.decode(rle) == mask(2, 2)).all()
+    tracks = [
+        [(t["track_id"], t["category_id"]) for t in video["tracks"]] for video in (first, second)
+    ]
+    assert tracks == [[(0, 1), (1, 0)], [(0, 0)]]
 
 
 def test_challenge_sets_without_annotations_load(videos: VideoSet) -> None:
@@ -252,6 +256,28 @@ def test_ground_truth_as_predictions_is_perfect(videos: VideoSet, tmp_path: Path
     assert {(t["video_id"], t["category_id"]) for t in written} == {(3, 20), (3, 5), (9, 5)}
     assert all(len(t["segmentations"]) == FRAMES for t in written)
     assert written[0]["segmentations"][1] is None
+
+
+def test_an_object_that_no_frame_shows_counts_as_missed(videos: VideoSet) -> None:
+    videos.content["annotations"].append(track(9, 5, [None] * 4))
+    results = evaluate(videos, "hidden_videos", lambda frame: [4, 2])
+    # Two of three cats at precision 1: 67 of the 101 recall points.
+    assert results["vis"]["AP-cat"] == pytest.approx(100 * 67 / 101)
+    assert results["vis"]["AR1"] == pytest.approx(100 * (1 + 2 / 3) / 2)
+
+
+def test_tracks_of_equal_score_count_by_the_ids_of_their_videos(videos: VideoSet) -> None:
+    videos.content["videos"].reverse()
+    videos.content["annotations"] = [track(9, 5, [compressed(mask(1, 1))] * 4)]
+    register_video_json("tied_videos", *videos.write())
+    evaluator = VideoEvaluator("tied_videos")
+    (video,) = get_dataset_dicts("tied_videos")
+    for video_id in (9, 3):  # right in video 9, false in video 3
+        for frame in range(FRAMES):
+            place = {"video_id": video_id, "frame": frame}
+            evaluator.process([place], [predictions(video, frame, [0])])
+    # The false one comes first: precision 1/2 at every recall.
+    assert evaluator.evaluate()["vis"]["AP"] == pytest.approx(50)
 
 
 def test_tracks_that_are_swapped_half_way_lose_precision_and_are_counted(videos) -> None:

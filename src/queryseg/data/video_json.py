@@ -78,7 +78,8 @@ def load_video_json(
     Each video becomes a dict with `video_id`, `file_names` (one a frame, with the folder),
     `height`, `width`, `length`, and `annotations`: for every frame the list of what is visible,
     each a standard annotation (`bbox`, `bbox_mode`, `category_id` from 0, `segmentation`,
-    `iscrowd`, `id`) with `track_id`, the number of the object in its video.
+    `iscrowd`, `id`) with `track_id`, the number of the object in its video. `tracks` lists all
+    objects with `track_id`, `category_id` and `iscrowd`, also those that no frame shows.
 
     A mask that cannot be used is left out of its frame; one warning says how many of which kind.
 
@@ -106,6 +107,8 @@ def load_video_json(
     names = list(class_names) if class_names is not None else list(found.categories.values())
     index_of = map_categories(found.categories, found.json_file, names)
     for video in found.videos:
+        for track in video["tracks"]:
+            track["category_id"] = index_of[track["category_id"]]
         for annotation in (a for frame in video["annotations"] for a in frame):
             annotation["category_id"] = index_of[annotation["category_id"]]
             annotation["bbox_mode"] = BoxMode.XYWH_ABS
@@ -126,12 +129,10 @@ def read_video_json(json_file: str | Path, image_root: str | Path) -> VideoFile:
     records = _read_videos(content["videos"], str(image_root), found.problems)
     tracks = content.get(ANNOTATIONS, [])
     found.num_annotations = len(tracks)
-    numbers = dict.fromkeys(records, 0)
     for raw in tracks:
         video = _video_of(raw, records, found)
         if video is not None:
-            _attach_track(raw, video, numbers[video["video_id"]], found)
-            numbers[video["video_id"]] += 1
+            _attach_track(raw, video, found)
     found.videos = list(records.values())
     found.problems = _of_videos(found.problems)
     return found
@@ -166,6 +167,7 @@ def _read_videos(
                 "width": width,
                 "length": len(entry["file_names"]),
                 "annotations": [[] for _ in entry["file_names"]],
+                "tracks": [],
             }
     return records
 
@@ -203,10 +205,13 @@ def _video_of(
     return video
 
 
-def _attach_track(
-    raw: dict[str, Any], video: dict[str, Any], track_id: int, found: VideoFile
-) -> None:
-    """Add what is visible of a track to the frames of its video."""
+def _attach_track(raw: dict[str, Any], video: dict[str, Any], found: VideoFile) -> None:
+    """Add a track to its video, and what is visible of it to the frames."""
+    track_id, category_id = len(video["tracks"]), as_id(raw["category_id"])
+    iscrowd = raw.get("iscrowd", 0)
+    video["tracks"].append(
+        {"track_id": track_id, "category_id": category_id, "iscrowd": int(bool(iscrowd))}
+    )
     boxes = raw.get("bboxes") or [None] * video["length"]
     for place, (segmentation, box) in enumerate(zip(raw["segmentations"], boxes)):
         if not segmentation:
@@ -215,8 +220,8 @@ def _attach_track(
         image = ImageEntry(video["video_id"], file_name, video["height"], video["width"])
         stated = {
             "id": as_id(raw.get("id")),
-            "category_id": as_id(raw["category_id"]),
-            "iscrowd": raw.get("iscrowd", 0),
+            "category_id": category_id,
+            "iscrowd": iscrowd,
             "bbox": box,
             "segmentation": segmentation,
         }
