@@ -110,10 +110,23 @@ def test_a_video_becomes_a_drawn_one_of_the_same_length_and_rate(workplace: Path
     assert {len(t["segmentations"]) for t in json.loads(targets[1].read_text())} == {FRAMES}
 
 
+def test_overrides_may_stand_behind_the_files(workplace: Path, tmp_path: Path, capsys):
+    target = tmp_path / "tracks.json"
+    source = ["--input", str(workplace / "frames"), "--config-file", CONFIG, "--device", "cpu"]
+    words = ["--weights", str(workplace / "weights.pth"), "--output", str(target)]
+    assert track.main([*source, *words, *OVERRIDES, "model.max_detections=1"]) == 0
+    assert f"-> {target}\n" in capsys.readouterr().out
+    found = [t["segmentations"] for t in json.loads(target.read_text())]
+    assert [sum(masks[frame] is not None for masks in found) for frame in range(FRAMES)] == [1] * 5
+    with pytest.raises(ToolError, match=r"min_score: give a file that ends in"):
+        track.main([*source, *words, "min_score"])
+
+
 def test_what_cannot_be_tracked_is_named(workplace: Path, tmp_path: Path):
     target = tmp_path / "out.json"
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    (tmp_path / "list.txt").write_text("".join(f"{frame}.png\n" for frame in range(99)))
     (tmp_path / "mixed").mkdir()
     for name, width in (("1.png", 64), ("2.png", 32)):
         Image.new("RGB", (width, HEIGHT)).save(tmp_path / "mixed" / name)
@@ -125,6 +138,8 @@ def test_what_cannot_be_tracked_is_named(workplace: Path, tmp_path: Path):
         run(workplace, tmp_path / "empty", target)
     with pytest.raises(PictureError, match=r"broken\.mp4: not a video that OpenCV can read"):
         run(workplace, tmp_path / "broken.mp4", target)
+    with pytest.raises(PictureError, match=r"list\.txt: not a video that OpenCV can read"):
+        run(workplace, tmp_path / "list.txt", target)
     with pytest.raises(PictureError, match=r"2\.png: 32 x 48 pixels.*first frame has 64 x 48"):
         run(workplace, tmp_path / "mixed", target)
     with pytest.raises(BadImageError, match=r"1\.png: cannot be read"):
