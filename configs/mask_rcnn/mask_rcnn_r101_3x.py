@@ -102,6 +102,8 @@ model = L(MaskRCNN)(
 )
 
 dataloader.train.mapper.image_format = "BGR"
+dataloader.train.mapper.keep_polygons = True
+dataloader.train.mapper.recompute_boxes = False
 dataloader.test.mapper.image_format = "BGR"
 dataloader.train.mapper.augmentations = [
     L(multi_scale)(
