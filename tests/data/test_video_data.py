@@ -26,6 +26,7 @@ from queryseg.data.video_frames import (
 from queryseg.data.video_json import load_video_json
 from queryseg.evaluation import VideoEvaluator
 from queryseg.evaluation.video_evaluator import join_frames
+from queryseg.tools import check_dataset
 
 HEIGHT, WIDTH, FRAMES = 24, 32, 4
 
@@ -134,8 +135,41 @@ def test_single_bad_masks_and_tracks_are_left_out_and_counted(videos, caplog) ->
         loaded = load_video_json(*videos.write())
     assert [len(f) for f in loaded.videos[0]["annotations"]] == [2, 1, 1, 2]
     assert "3 masks or tracks cannot be used" in caplog.text
+    assert "check_dataset --json JSON --images FOLDER` lists every problem" in caplog.text
     for kind in ("rle-size", "track-length", "unknown-video"):
         assert f"1 x {kind}" in caplog.text
+
+
+def test_the_checker_lists_what_is_wrong_with_videos(videos: VideoSet, capsys) -> None:
+    def checked() -> tuple[int, list[str]]:
+        file, frames = videos.write()
+        code = check_dataset.main(["--json", str(file), "--images", str(frames)])
+        return code, [line.strip() for line in capsys.readouterr().out.splitlines()]
+
+    code, lines = checked()
+    assert code == 0 and lines[-1] == "READY for training."
+    rows = [line.split() for line in lines]
+    for row in ("videos 2", "frames 8", "tracks 3", "5 cat 5 5", "20 fish 3 3"):
+        assert row.split() in rows, row
+    assert ["usable", "masks", "8", "(8", "small,", "0", "medium,", "0", "large)"] in rows
+
+    tracks = videos.content["annotations"]
+    tracks[0]["segmentations"][2] = {"size": [2, 2], "counts": "11"}
+    tracks += [track(3, 5, [compressed(mask(1, 1))], id=8), track(9, 5, [None] * 4, id=9)]
+    code, lines = checked()
+    assert code == 1 and lines[-1] == "READY, but 2 masks or tracks would be left out."
+    frame = videos.root / "3" / "2.jpg"
+    for line in (
+        f"annotation 7, video 3, {frame}: RLE size [2, 2] differs from the image's [height, width]",
+        "annotation 8, video 3: segmentations has 1 entries for 4 frames",
+        "annotation 9, video 9: no frame shows it: it counts as missed in evaluation",
+    ):
+        assert any(found.startswith(line) for found in lines), line
+
+    frame.write_bytes(b"nothing")
+    code, lines = checked()
+    assert code == 1 and lines[-1] == "NOT READY: 1 problem stops training."
+    assert any(line.startswith(f"image 3/2, {frame}: cannot be read") for line in lines)
 
 
 def test_registered_videos_are_found_by_name_and_empty_ones_left_out(videos: VideoSet) -> None:

@@ -12,9 +12,10 @@ from detectron2.structures import BoxMode
 from queryseg.data.annotation import ImageEntry, read_annotation
 from queryseg.data.coco_json import find_missing_files, map_categories
 from queryseg.data.json_lists import ANNOTATIONS, as_id, as_side, read_categories, read_lists
-from queryseg.data.problems import Effect, Problem, of_effect, raise_if_fatal, summarise
+from queryseg.data.problems import CHECK_HINT, Effect, Problem, of_effect, raise_if_fatal, summarise
 
 FORMAT_NAME = "YouTube-VIS"
+VIDEOS = "videos"
 
 _logger = logging.getLogger(__name__)
 
@@ -123,10 +124,10 @@ def read_video_json(json_file: str | Path, image_root: str | Path) -> VideoFile:
         FileNotFoundError: no such json.
         ValueError: not JSON, or without the lists of the format.
     """
-    content = read_lists(json_file, FORMAT_NAME, ("videos", "categories"))
+    content = read_lists(json_file, FORMAT_NAME, (VIDEOS, "categories"))
     found = VideoFile(str(json_file), has_annotations=ANNOTATIONS in content)
     found.categories = read_categories(content["categories"], found.problems)
-    records = _read_videos(content["videos"], str(image_root), found.problems)
+    records = _read_videos(content[VIDEOS], str(image_root), found.problems)
     tracks = content.get(ANNOTATIONS, [])
     found.num_annotations = len(tracks)
     for raw in tracks:
@@ -156,7 +157,9 @@ def _read_videos(
         height, width = as_side(entry.get("height")), as_side(entry.get("width"))
         named = isinstance(names, list) and names and all(isinstance(n, str) for n in names)
         if video_id is None or not named or height is None or width is None:
-            fatal("video-fields", f"video {entry!r:.80} needs id, file_names, height and width")
+            fields = {key: value for key, value in entry.items() if key != "file_names"}
+            message = f"video {fields!r:.80} needs id, file_names, height and width"
+            fatal("video-fields", message)
         elif video_id in records:
             fatal("video-doubled", "the video id occurs twice: give each video its own", video_id)
         else:
@@ -212,6 +215,11 @@ def _attach_track(raw: dict[str, Any], video: dict[str, Any], found: VideoFile) 
     video["tracks"].append(
         {"track_id": track_id, "category_id": category_id, "iscrowd": int(bool(iscrowd))}
     )
+    if not any(raw["segmentations"]):
+        message = "no frame shows it: it counts as missed in evaluation"
+        own_id = as_id(raw.get("id"))
+        problem = Problem("unseen-track", Effect.HANDLED, message, video["video_id"], own_id)
+        found.problems.append(problem)
     boxes = raw.get("bboxes") or [None] * video["length"]
     for place, (segmentation, box) in enumerate(zip(raw["segmentations"], boxes)):
         if not segmentation:
@@ -244,10 +252,11 @@ def _log(found: VideoFile) -> None:
     dropped = of_effect(found.problems, Effect.DROPPED)
     if dropped:
         _logger.warning(
-            "%s: %d masks or tracks cannot be used and are left out: %s.",
+            "%s: %d masks or tracks cannot be used and are left out: %s. %s.",
             found.json_file,
             len(dropped),
             summarise(dropped),
+            CHECK_HINT,
         )
     handled = of_effect(found.problems, Effect.HANDLED)
     if handled:

@@ -109,4 +109,5 @@ def test_own_videos_that_cannot_be_used_are_one_clear_error(own, change, message
         change(content)
     with pytest.raises(SystemExit, match=message) as error:
         own.train()
-    assert "check_dataset" not in str(error.value), "that tool reads images only"
+    hinted = "check_dataset --json JSON --images FOLDER` lists every problem" in str(error.value)
+    assert hinted == ("cannot be used" in str(error.value))
