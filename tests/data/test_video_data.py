@@ -322,6 +322,13 @@ def test_tracks_that_are_swapped_half_way_lose_precision_and_are_counted(videos)
     assert results["vis"]["AP"] < 60
 
 
+def test_a_crowd_has_no_identity_to_lose(videos: VideoSet) -> None:
+    videos.content["annotations"][0]["iscrowd"] = 1
+    results = evaluate(videos, "crowded_videos", lambda frame: [frame, 7])
+    assert results["identity"]["IDSW"] == 0 and results["identity"]["found"] == 100
+    assert results["vis"]["AP-cat"] == pytest.approx(100) and np.isnan(results["vis"]["AP-fish"])
+
+
 def test_score_is_a_mean_and_class_the_most_frequent() -> None:
     found = [
         {"frame": 0, "category_id": 4, "score": 0.9, "mask": "a"},

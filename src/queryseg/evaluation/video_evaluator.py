@@ -163,7 +163,11 @@ class VideoEvaluator(DatasetEvaluator):
         total = IdentityCounts()
         for video_id in self._lengths:
             total += count_identities(
-                [t["track"] for t in self._ground_truth if t["video_id"] == video_id],
+                [
+                    t["track"]
+                    for t in self._ground_truth
+                    if t["video_id"] == video_id and not t["iscrowd"]
+                ],
                 [
                     t["track"]
                     for t in predictions
