@@ -3,6 +3,7 @@
 import gc
 import json
 import shutil
+import tracemalloc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from queryseg.checkpoint import Checkpointer, CheckpointError
 from queryseg.data.image import BadImageError
 from queryseg.data.shapes import CLASS_NAMES
 from queryseg.engine import apply_overrides, load_config
+from queryseg.evaluation.track_recorder import TrackRecorder
 from queryseg.projects.queryinst.tracker import OnlineTracker
 from queryseg.tools import track
 from queryseg.tools.console import ToolError
@@ -223,6 +225,32 @@ def test_one_frame_at_a_time_is_held():
         gc.collect()
         most = max(most, sum(reference() is not None for reference in seen))
     assert 1 <= most <= 2, "the frame at hand, and at most the one before"
+
+
+def test_tracks_are_written_one_at_a_time(tmp_path: Path):
+    frames, recorder = 4000, TrackRecorder()
+    for frame in range(frames):
+        recorder.add(
+            Instances(
+                (4, 4),
+                scores=torch.tensor([0.5]),
+                pred_classes=torch.tensor([3]),
+                pred_masks=torch.ones(1, 4, 4, dtype=torch.bool),
+                pred_track_ids=torch.tensor([frame // 10]),
+            )
+        )
+    tracemalloc.start()
+    recorder.write(tmp_path / "tracks.json", video_id=7)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000, "400 lists of 4,000 frames are 13 MB"
+    text = (tmp_path / "tracks.json").read_text()
+    written = json.loads(text)
+    assert text == json.dumps(written) and len(text) > 9_000_000
+    assert [t["segmentations"].count(None) for t in written] == [frames - 10] * 400
+    assert {(t["video_id"], t["category_id"], t["score"]) for t in written} == {(7, 4, 0.5)}
+    TrackRecorder().write(tmp_path / "none.json", video_id=7)
+    assert json.loads((tmp_path / "none.json").read_text()) == []
 
 
 def tensors_alive() -> tuple[int, int]:
