@@ -49,9 +49,11 @@ def read_lists(
         )
     missing = [key for key in required if not isinstance(content.get(key), list)]
     if missing:
+        present = [key for key in content if isinstance(content[key], list)]
         raise MissingListsError(
-            f"{path} is not in {format_name} format: it lacks the list {' and '.join(missing)}",
-            [key for key in content if isinstance(content[key], list)],
+            f"{path} is not in {format_name} format: it lacks the list {' and '.join(missing)} "
+            f"and has {', '.join(present) or 'none'}",
+            present,
         )
     if content.get(ANNOTATIONS) is None:  # also written as null
         content.pop(ANNOTATIONS, None)

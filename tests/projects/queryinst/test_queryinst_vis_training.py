@@ -99,7 +99,7 @@ def test_own_videos_with_gaps_and_nulls_are_trained_through(own: OwnVideos) -> N
         ),
         (
             lambda c: c.update(images=c.pop("videos")),
-            r"train\.json is not in YouTube-VIS format: it lacks the list videos",
+            r"train\.json is not in YouTube-VIS format: it lacks the list videos and has .*images",
         ),
     ],
     ids=["missing frame", "unknown category", "no object", "not videos"],
