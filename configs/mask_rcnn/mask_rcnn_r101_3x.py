@@ -33,6 +33,8 @@ model.roi_heads.mask_head = L(MaskRCNNConvUpsampleHead)(
 )
 
 dataloader.train.mapper.image_format = "BGR"
+dataloader.train.mapper.keep_polygons = True
+dataloader.train.mapper.recompute_boxes = False
 dataloader.test.mapper.image_format = "BGR"
 dataloader.train.mapper.augmentations = [
     L(multi_scale)(

@@ -5,7 +5,7 @@ paper's ablation tables are overrides, listed in the method's README.
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.modeling.backbone import FPN, BasicStem, ResNet
+from detectron2.modeling.backbone import BasicStem, ResNet
 
 from queryseg.backbones import FixedBatchNorm
 from queryseg.data.augmentations import multi_scale
@@ -14,6 +14,7 @@ from queryseg.projects.queryinst.decoder import QueryInstDecoder
 from queryseg.projects.queryinst.mask_branch import MaskBranch
 from queryseg.projects.queryinst.matcher import StageMatcher
 from queryseg.projects.queryinst.model import QueryInst
+from queryseg.projects.queryinst.pyramid import XavierFPN
 from queryseg.projects.queryinst.roi_features import BoxFeatures
 
 from ..common.data import dataloader
@@ -23,7 +24,7 @@ from ..common.train import train
 
 model = L(QueryInst)(
     num_classes=80,
-    backbone=L(FPN)(
+    backbone=L(XavierFPN)(
         bottom_up=L(ResNet)(
             stem=L(BasicStem)(in_channels=3, out_channels=64, norm=FixedBatchNorm),
             stages=L(ResNet.make_default_stages)(

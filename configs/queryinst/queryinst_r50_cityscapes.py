@@ -1,7 +1,8 @@
 """QueryInst with 100 queries on ResNet-50, from COCO to Cityscapes: 39.4 mask AP on val (Table 2).
 
 Set `train.init_checkpoint` to a COCO model of `queryinst_r50_100q_3x`; its class heads start anew.
-The paper gives the schedule; image sizes are those that Mask R-CNN is trained with there.
+Without it training starts from ImageNet. The paper gives the schedule; image sizes are those that
+Mask R-CNN is trained with there.
 """
 
 from detectron2.config import LazyCall as L
@@ -25,7 +26,6 @@ optimizer.lr = 1.25e-5
 
 train.max_iter = 24_000
 train.total_batch_size = 8
-train.init_checkpoint = ""
 train.checkpointer.period = 2000
 train.eval_period = 4000
 lr_multiplier = multi_step(train.max_iter, (18_000,), warmup_iters=1000)

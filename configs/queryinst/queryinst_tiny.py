@@ -1,17 +1,18 @@
 """A QueryInst of three stages that learns the synthetic shapes on a CPU in minutes.
 
-A ResNet-18 without its last stage, from random weights, so its batch norms are ordinary ones. The
-quick start writes images of 128 pixels; others are shrunk to that.
+A ResNet-18 without its last stage, from random weights, so its batch norms are ordinary ones, and
+Detectron2's pyramid. The quick start writes images of 128 pixels; others are shrunk to that.
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.modeling.backbone import ResNet
+from detectron2.modeling.backbone import FPN, ResNet
 
 from ..common.schedule import cosine
 from ..common.small_set import ANY_QUARTER_TURN, use_small_set
 from .queryinst_r50_100q_3x import dataloader, model, optimizer, train
 
 model.num_classes = 6
+model.backbone._target_ = FPN
 model.backbone.bottom_up.stem.norm = "BN"
 model.backbone.bottom_up.stages = L(ResNet.make_default_stages)(depth=18, norm="BN")
 model.backbone.bottom_up.freeze_at = 0

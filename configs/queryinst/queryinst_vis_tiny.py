@@ -1,21 +1,22 @@
 """A QueryInst-VIS of three stages that learns the synthetic videos on a CPU in minutes.
 
 A ResNet-18 without its last stage, trained from random weights, so its batch norms are ordinary
-ones. As the paper's starts from COCO, this one is meant to start from still shapes, of which
-`queryinst_tiny` makes a checkpoint with all but the track head:
+ones, and Detectron2's pyramid. As the paper's starts from COCO, this one is meant to start from
+still shapes, of which `queryinst_tiny` makes a checkpoint with all but the track head:
 `"train.init_checkpoint='output/queryinst_tiny/model_final.pth?allow_partial=True'"`. Without one it
 learns everything from the videos.
 """
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.modeling.backbone import ResNet
+from detectron2.modeling.backbone import FPN, ResNet
 
 from ..common.schedule import cosine
 from ..common.small_set import use_small_set
 from .queryinst_r50_vis import dataloader, model, optimizer, train
 
 model.num_classes = 6
+model.backbone._target_ = FPN
 model.backbone.bottom_up.stem.norm = "BN"
 model.backbone.bottom_up.stages = L(ResNet.make_default_stages)(depth=18, norm="BN")
 model.backbone.bottom_up.freeze_at = 0

@@ -26,6 +26,7 @@ from queryseg.data.video_frames import (
 from queryseg.data.video_json import load_video_json
 from queryseg.evaluation import VideoEvaluator
 from queryseg.evaluation.video_evaluator import join_frames
+from queryseg.tools import check_dataset
 
 HEIGHT, WIDTH, FRAMES = 24, 32, 4
 
@@ -96,6 +97,10 @@ def test_videos_become_dicts_with_a_list_for_every_frame(videos: VideoSet) -> No
     assert [len(frame) for frame in second["annotations"]] == [0, 0, 1, 0]
     rle = first["annotations"][2][0]["segmentation"]
     assert (mask_util.decode(rle) == mask(2, 2)).all()
+    tracks = [
+        [(t["track_id"], t["category_id"]) for t in video["tracks"]] for video in (first, second)
+    ]
+    assert tracks == [[(0, 1), (1, 0)], [(0, 0)]]
 
 
 def test_challenge_sets_without_annotations_load(videos: VideoSet) -> None:
@@ -130,8 +135,41 @@ def test_single_bad_masks_and_tracks_are_left_out_and_counted(videos, caplog) ->
         loaded = load_video_json(*videos.write())
     assert [len(f) for f in loaded.videos[0]["annotations"]] == [2, 1, 1, 2]
     assert "3 masks or tracks cannot be used" in caplog.text
+    assert "check_dataset --json JSON --images FOLDER` lists every problem" in caplog.text
     for kind in ("rle-size", "track-length", "unknown-video"):
         assert f"1 x {kind}" in caplog.text
+
+
+def test_the_checker_lists_what_is_wrong_with_videos(videos: VideoSet, capsys) -> None:
+    def checked() -> tuple[int, list[str]]:
+        file, frames = videos.write()
+        code = check_dataset.main(["--json", str(file), "--images", str(frames)])
+        return code, [line.strip() for line in capsys.readouterr().out.splitlines()]
+
+    code, lines = checked()
+    assert code == 0 and lines[-1] == "READY for training."
+    rows = [line.split() for line in lines]
+    for row in ("videos 2", "frames 8", "tracks 3", "5 cat 5 5", "20 fish 3 3"):
+        assert row.split() in rows, row
+    assert ["usable", "masks", "8", "(8", "small,", "0", "medium,", "0", "large)"] in rows
+
+    tracks = videos.content["annotations"]
+    tracks[0]["segmentations"][2] = {"size": [2, 2], "counts": "11"}
+    tracks += [track(3, 5, [compressed(mask(1, 1))], id=8), track(9, 5, [None] * 4, id=9)]
+    code, lines = checked()
+    assert code == 1 and lines[-1] == "READY, but 2 masks or tracks would be left out."
+    frame = videos.root / "3" / "2.jpg"
+    for line in (
+        f"annotation 7, video 3, {frame}: RLE size [2, 2] differs from the image's [height, width]",
+        "annotation 8, video 3: segmentations has 1 entries for 4 frames",
+        "annotation 9, video 9: no frame shows it: it counts as missed in evaluation",
+    ):
+        assert any(found.startswith(line) for found in lines), line
+
+    frame.write_bytes(b"nothing")
+    code, lines = checked()
+    assert code == 1 and lines[-1] == "NOT READY: 1 problem stops training."
+    assert any(line.startswith(f"image 3/2, {frame}: cannot be read") for line in lines)
 
 
 def test_registered_videos_are_found_by_name_and_empty_ones_left_out(videos: VideoSet) -> None:
@@ -254,12 +292,41 @@ def test_ground_truth_as_predictions_is_perfect(videos: VideoSet, tmp_path: Path
     assert written[0]["segmentations"][1] is None
 
 
+def test_an_object_that_no_frame_shows_counts_as_missed(videos: VideoSet) -> None:
+    videos.content["annotations"].append(track(9, 5, [None] * 4))
+    results = evaluate(videos, "hidden_videos", lambda frame: [4, 2])
+    # Two of three cats at precision 1: 67 of the 101 recall points.
+    assert results["vis"]["AP-cat"] == pytest.approx(100 * 67 / 101)
+    assert results["vis"]["AR1"] == pytest.approx(100 * (1 + 2 / 3) / 2)
+
+
+def test_tracks_of_equal_score_count_by_the_ids_of_their_videos(videos: VideoSet) -> None:
+    videos.content["videos"].reverse()
+    videos.content["annotations"] = [track(9, 5, [compressed(mask(1, 1))] * 4)]
+    register_video_json("tied_videos", *videos.write())
+    evaluator = VideoEvaluator("tied_videos")
+    (video,) = get_dataset_dicts("tied_videos")
+    for video_id in (9, 3):  # right in video 9, false in video 3
+        for frame in range(FRAMES):
+            place = {"video_id": video_id, "frame": frame}
+            evaluator.process([place], [predictions(video, frame, [0])])
+    # The false one comes first: precision 1/2 at every recall.
+    assert evaluator.evaluate()["vis"]["AP"] == pytest.approx(50)
+
+
 def test_tracks_that_are_swapped_half_way_lose_precision_and_are_counted(videos) -> None:
     results = evaluate(videos, "swapped_videos", lambda frame: [0, 1] if frame < 2 else [1, 0])
     # Track 0 has three masks, track 1 four: after frame 1 each goes on as the other. Two switches
     # in two continuations of track 0 and three of track 1.
     assert results["identity"]["IDSW"] == pytest.approx(100 * 2 / 5)
     assert results["vis"]["AP"] < 60
+
+
+def test_a_crowd_has_no_identity_to_lose(videos: VideoSet) -> None:
+    videos.content["annotations"][0]["iscrowd"] = 1
+    results = evaluate(videos, "crowded_videos", lambda frame: [frame, 7])
+    assert results["identity"]["IDSW"] == 0 and results["identity"]["found"] == 100
+    assert results["vis"]["AP-cat"] == pytest.approx(100) and np.isnan(results["vis"]["AP-fish"])
 
 
 def test_score_is_a_mean_and_class_the_most_frequent() -> None:

@@ -14,7 +14,8 @@ from PIL import Image
 from tiny_training import TinyModel, tiny_config
 
 from queryseg.checkpoint import Checkpointer
-from queryseg.engine import train_main
+from queryseg.engine import load_config, train_main
+from queryseg.engine.command_line import build_parser, read_config
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -77,6 +78,25 @@ def test_a_run_leaves_its_config_log_and_results_and_can_be_evaluated(
     other = [f"train.init_checkpoint={out}/model_final.pth", f"train.output_dir={tmp_path}/other"]
     train_main(["--config-file", saved, "--eval-only", *other])
     assert json.loads((tmp_path / "other" / "results.json").read_text()) == trained
+
+
+def test_evaluation_takes_what_a_run_trained_before_what_it_started_from(
+    tmp_path: Path, config_file: str
+) -> None:
+    Checkpointer(TinyModel(), str(tmp_path)).save("start")
+    config = load_config(config_file)
+    config.train.init_checkpoint = f"{tmp_path}/start.pth"
+    LazyConfig.save(config, str(tmp_path / "tuned.yaml"))
+
+    def evaluated(*overrides: str) -> str:
+        words = ["--config-file", str(tmp_path / "tuned.yaml"), "--eval-only", *overrides]
+        return read_config(build_parser().parse_intermixed_args(words))[0].train.init_checkpoint
+
+    assert evaluated() == f"{tmp_path}/start.pth", "nothing is trained yet"
+    Checkpointer(TinyModel(), str(tmp_path / "out")).save("model_0000003")
+    assert evaluated() == f"{tmp_path}/out/model_0000003.pth"
+    assert evaluated("train.init_checkpoint=other.pth") == "other.pth"
+    assert evaluated("train.init_checkpoint=") == f"{tmp_path}/out/model_0000003.pth"
 
 
 def test_resume_goes_on_and_flags_may_stand_after_overrides(

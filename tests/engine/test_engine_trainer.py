@@ -13,6 +13,7 @@ from tiny_training import FakeEvaluator, FakeMapper, TinyModel, fake_dicts, tiny
 
 from queryseg.checkpoint import Checkpointer
 from queryseg.engine import ConfigError, LazyTrainer
+from queryseg.engine.checkpoints import BestCheckpoint
 
 
 def trained(cfg: Any) -> LazyTrainer:
@@ -238,6 +239,17 @@ def test_a_metric_that_does_not_exist_is_reported_with_those_that_do(
     trained(tiny_config(tmp_path, best_checkpoint={"metric": "segm/APx", "mode": "max"}))
     assert "'segm/APx'" in caplog.text
     assert "segm/AP, segm/AP50" in caplog.text
+
+
+def test_an_evaluation_without_figures_has_no_best_checkpoint_and_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved: list[str] = []
+    best = BestCheckpoint(saved.append, str(tmp_path), metric="vis/AP", mode="max")
+    best.update({}, 3)  # of a set whose annotations only a server has
+    assert not saved and not caplog.text
+    best.update({"vis/AP": 1.0}, 4)
+    assert saved == ["model_best"]
 
 
 def test_a_run_leaves_results_metrics_curves_and_weights(tmp_path: Path) -> None:

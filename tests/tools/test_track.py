@@ -3,6 +3,7 @@
 import gc
 import json
 import shutil
+import tracemalloc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from queryseg.checkpoint import Checkpointer, CheckpointError
 from queryseg.data.image import BadImageError
 from queryseg.data.shapes import CLASS_NAMES
 from queryseg.engine import apply_overrides, load_config
+from queryseg.evaluation.track_recorder import TrackRecorder
 from queryseg.projects.queryinst.tracker import OnlineTracker
 from queryseg.tools import track
 from queryseg.tools.console import ToolError
@@ -110,10 +112,23 @@ def test_a_video_becomes_a_drawn_one_of_the_same_length_and_rate(workplace: Path
     assert {len(t["segmentations"]) for t in json.loads(targets[1].read_text())} == {FRAMES}
 
 
+def test_overrides_may_stand_behind_the_files(workplace: Path, tmp_path: Path, capsys):
+    target = tmp_path / "tracks.json"
+    source = ["--input", str(workplace / "frames"), "--config-file", CONFIG, "--device", "cpu"]
+    words = ["--weights", str(workplace / "weights.pth"), "--output", str(target)]
+    assert track.main([*source, *words, *OVERRIDES, "model.max_detections=1"]) == 0
+    assert f"-> {target}\n" in capsys.readouterr().out
+    found = [t["segmentations"] for t in json.loads(target.read_text())]
+    assert [sum(masks[frame] is not None for masks in found) for frame in range(FRAMES)] == [1] * 5
+    with pytest.raises(ToolError, match=r"min_score: give a file that ends in"):
+        track.main([*source, *words, "min_score"])
+
+
 def test_what_cannot_be_tracked_is_named(workplace: Path, tmp_path: Path):
     target = tmp_path / "out.json"
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    (tmp_path / "list.txt").write_text("".join(f"{frame}.png\n" for frame in range(99)))
     (tmp_path / "mixed").mkdir()
     for name, width in (("1.png", 64), ("2.png", 32)):
         Image.new("RGB", (width, HEIGHT)).save(tmp_path / "mixed" / name)
@@ -125,6 +140,8 @@ def test_what_cannot_be_tracked_is_named(workplace: Path, tmp_path: Path):
         run(workplace, tmp_path / "empty", target)
     with pytest.raises(PictureError, match=r"broken\.mp4: not a video that OpenCV can read"):
         run(workplace, tmp_path / "broken.mp4", target)
+    with pytest.raises(PictureError, match=r"list\.txt: not a video that OpenCV can read"):
+        run(workplace, tmp_path / "list.txt", target)
     with pytest.raises(PictureError, match=r"2\.png: 32 x 48 pixels.*first frame has 64 x 48"):
         run(workplace, tmp_path / "mixed", target)
     with pytest.raises(BadImageError, match=r"1\.png: cannot be read"):
@@ -208,6 +225,32 @@ def test_one_frame_at_a_time_is_held():
         gc.collect()
         most = max(most, sum(reference() is not None for reference in seen))
     assert 1 <= most <= 2, "the frame at hand, and at most the one before"
+
+
+def test_tracks_are_written_one_at_a_time(tmp_path: Path):
+    frames, recorder = 4000, TrackRecorder()
+    for frame in range(frames):
+        recorder.add(
+            Instances(
+                (4, 4),
+                scores=torch.tensor([0.5]),
+                pred_classes=torch.tensor([3]),
+                pred_masks=torch.ones(1, 4, 4, dtype=torch.bool),
+                pred_track_ids=torch.tensor([frame // 10]),
+            )
+        )
+    tracemalloc.start()
+    recorder.write(tmp_path / "tracks.json", video_id=7)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000, "400 lists of 4,000 frames are 13 MB"
+    text = (tmp_path / "tracks.json").read_text()
+    written = json.loads(text)
+    assert text == json.dumps(written) and len(text) > 9_000_000
+    assert [t["segmentations"].count(None) for t in written] == [frames - 10] * 400
+    assert {(t["video_id"], t["category_id"], t["score"]) for t in written} == {(7, 4, 0.5)}
+    TrackRecorder().write(tmp_path / "none.json", video_id=7)
+    assert json.loads((tmp_path / "none.json").read_text()) == []
 
 
 def tensors_alive() -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Looks at every image and annotation of a COCO-format set before training does."""
+"""Looks at every image, or frame of a video, and annotation of a set before training does."""
 
 import logging
 from collections import Counter
@@ -13,8 +13,11 @@ from tqdm import tqdm
 
 from queryseg.data.coco_json import CocoFile, find_missing_files, read_coco_json
 from queryseg.data.image import BadImageError, read_image, upright_size
+from queryseg.data.json_lists import MissingListsError
 from queryseg.data.masks import decode
 from queryseg.data.problems import Effect, Problem, of_effect
+from queryseg.data.video_frames import frame_record
+from queryseg.data.video_json import VIDEOS, read_video_json
 
 SMALL_AREA, LARGE_AREA = 32**2, 96**2  # COCO's limits, in pixels
 _EXIF_ORIENTATION = 0x0112
@@ -39,9 +42,10 @@ class DatasetReport:
 
     Attributes:
         json_file: the annotations.
+        num_videos: videos in the json; 0 for one of images. Images are their frames then.
         num_images: images in the json.
-        num_annotations: annotations in the json, usable or not.
-        num_objects: usable annotations without crowds.
+        num_annotations: annotations (of videos: tracks) in the json, usable or not.
+        num_objects: usable annotations (masks of single frames) without crowds.
         num_crowds: usable annotations that mark crowds.
         classes: in the order of the class indices.
         area_counts: objects that are small, medium and large in COCO's sense.
@@ -50,6 +54,7 @@ class DatasetReport:
     """
 
     json_file: str
+    num_videos: int
     num_images: int
     num_annotations: int
     num_objects: int
@@ -67,7 +72,7 @@ class DatasetReport:
 def check_dataset(
     json_file: str | Path, image_root: str | Path, open_images: bool = True
 ) -> DatasetReport:
-    """Check a COCO-format set in full.
+    """Check a set in COCO or YouTube-VIS format in full.
 
     Args:
         json_file: the annotations.
@@ -76,11 +81,13 @@ def check_dataset(
 
     Raises:
         FileNotFoundError: no such json.
-        ValueError: the json is not in COCO format at all.
+        ValueError: the json is in neither format.
     """
-    coco = read_coco_json(json_file, image_root)
+    coco, num_videos = _read(json_file, image_root)
     missing = find_missing_files(coco.images)
-    problems = [*coco.problems, *missing, *_empty_masks(coco), *_remarks(coco)]
+    problems = [*coco.problems, *missing, *_empty_masks(coco), *_remarks_on_classes(coco)]
+    if not num_videos:  # of a video, many frames may be empty
+        problems += _remarks_on_images(coco)
     if open_images:
         absent = {problem.image_id for problem in missing}
         problems += _image_problems([i for i in coco.images if i["image_id"] not in absent])
@@ -89,6 +96,7 @@ def check_dataset(
     objects = [(i, a) for i in coco.images for a in i["annotations"] if not a["iscrowd"]]
     return DatasetReport(
         json_file=coco.json_file,
+        num_videos=num_videos,
         num_images=len(coco.images),
         num_annotations=coco.num_annotations,
         num_objects=len(objects),
@@ -98,6 +106,28 @@ def check_dataset(
         image_sizes=tuple((i["height"], i["width"]) for i in coco.images),
         problems=tuple(problems),
     )
+
+
+def _read(json_file: str | Path, image_root: str | Path) -> tuple[CocoFile, int]:
+    """Images, or the frames of videos and how many videos they are."""
+    try:
+        return read_coco_json(json_file, image_root), 0
+    except MissingListsError as error:
+        if VIDEOS not in error.present:
+            raise
+    found = read_video_json(json_file, image_root)
+    frames = [
+        frame_record(video, frame) for video in found.videos for frame in range(video["length"])
+    ]
+    coco = CocoFile(
+        json_file=found.json_file,
+        images=frames,
+        categories=found.categories,
+        num_annotations=found.num_annotations,
+        has_annotations=found.has_annotations,
+        problems=found.problems,
+    )
+    return coco, len(found.videos)
 
 
 def _class_counts(
@@ -138,7 +168,7 @@ def _empty_masks(coco: CocoFile) -> Iterator[Problem]:
                 )
 
 
-def _remarks(coco: CocoFile) -> Iterator[Problem]:
+def _remarks_on_images(coco: CocoFile) -> Iterator[Problem]:
     files = Counter(image["file_name"] for image in coco.images)
     for image in coco.images:
         identity = (image["image_id"], None, image["file_name"])
@@ -150,6 +180,9 @@ def _remarks(coco: CocoFile) -> Iterator[Problem]:
         if files[image["file_name"]] > 1:
             message = "several image entries have this file"
             yield Problem("file-doubled", Effect.HANDLED, message, *identity)
+
+
+def _remarks_on_classes(coco: CocoFile) -> Iterator[Problem]:
     used = {a["category_id"] for image in coco.images for a in image["annotations"]}
     for category, name in coco.categories.items():
         if category not in used:

@@ -10,6 +10,18 @@ from queryseg.data.problems import Effect, Problem
 ANNOTATIONS = "annotations"
 
 
+class MissingListsError(ValueError):
+    """A json lacks lists of a format.
+
+    Attributes:
+        present: the lists that it has.
+    """
+
+    def __init__(self, message: str, present: Sequence[str]) -> None:
+        super().__init__(message)
+        self.present = tuple(present)
+
+
 def read_lists(
     json_file: str | Path, format_name: str, required: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
@@ -37,8 +49,11 @@ def read_lists(
         )
     missing = [key for key in required if not isinstance(content.get(key), list)]
     if missing:
-        raise ValueError(
-            f"{path} is not in {format_name} format: it lacks the list {' and '.join(missing)}"
+        present = [key for key in content if isinstance(content[key], list)]
+        raise MissingListsError(
+            f"{path} is not in {format_name} format: it lacks the list {' and '.join(missing)} "
+            f"and has {', '.join(present) or 'none'}",
+            present,
         )
     if content.get(ANNOTATIONS) is None:  # also written as null
         content.pop(ANNOTATIONS, None)

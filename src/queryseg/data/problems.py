@@ -90,5 +90,4 @@ def raise_if_fatal(problems: Sequence[Problem], source: str) -> None:
         return
     shown = "".join(f"\n  {problem}" for problem in fatal[:_IDS_SHOWN])
     more = f"\n  ... and {len(fatal) - _IDS_SHOWN} more" if len(fatal) > _IDS_SHOWN else ""
-    hint = f"\n{CHECK_HINT}." if fatal[0].unit == "image" else ""
-    raise ValueError(f"{source} cannot be used:{shown}{more}{hint}")
+    raise ValueError(f"{source} cannot be used:{shown}{more}\n{CHECK_HINT}.")

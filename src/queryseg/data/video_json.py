@@ -12,9 +12,10 @@ from detectron2.structures import BoxMode
 from queryseg.data.annotation import ImageEntry, read_annotation
 from queryseg.data.coco_json import find_missing_files, map_categories
 from queryseg.data.json_lists import ANNOTATIONS, as_id, as_side, read_categories, read_lists
-from queryseg.data.problems import Effect, Problem, of_effect, raise_if_fatal, summarise
+from queryseg.data.problems import CHECK_HINT, Effect, Problem, of_effect, raise_if_fatal, summarise
 
 FORMAT_NAME = "YouTube-VIS"
+VIDEOS = "videos"
 
 _logger = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ def load_video_json(
     Each video becomes a dict with `video_id`, `file_names` (one a frame, with the folder),
     `height`, `width`, `length`, and `annotations`: for every frame the list of what is visible,
     each a standard annotation (`bbox`, `bbox_mode`, `category_id` from 0, `segmentation`,
-    `iscrowd`, `id`) with `track_id`, the number of the object in its video.
+    `iscrowd`, `id`) with `track_id`, the number of the object in its video. `tracks` lists all
+    objects with `track_id`, `category_id` and `iscrowd`, also those that no frame shows.
 
     A mask that cannot be used is left out of its frame; one warning says how many of which kind.
 
@@ -106,6 +108,8 @@ def load_video_json(
     names = list(class_names) if class_names is not None else list(found.categories.values())
     index_of = map_categories(found.categories, found.json_file, names)
     for video in found.videos:
+        for track in video["tracks"]:
+            track["category_id"] = index_of[track["category_id"]]
         for annotation in (a for frame in video["annotations"] for a in frame):
             annotation["category_id"] = index_of[annotation["category_id"]]
             annotation["bbox_mode"] = BoxMode.XYWH_ABS
@@ -120,18 +124,16 @@ def read_video_json(json_file: str | Path, image_root: str | Path) -> VideoFile:
         FileNotFoundError: no such json.
         ValueError: not JSON, or without the lists of the format.
     """
-    content = read_lists(json_file, FORMAT_NAME, ("videos", "categories"))
+    content = read_lists(json_file, FORMAT_NAME, (VIDEOS, "categories"))
     found = VideoFile(str(json_file), has_annotations=ANNOTATIONS in content)
     found.categories = read_categories(content["categories"], found.problems)
-    records = _read_videos(content["videos"], str(image_root), found.problems)
+    records = _read_videos(content[VIDEOS], str(image_root), found.problems)
     tracks = content.get(ANNOTATIONS, [])
     found.num_annotations = len(tracks)
-    numbers = dict.fromkeys(records, 0)
     for raw in tracks:
         video = _video_of(raw, records, found)
         if video is not None:
-            _attach_track(raw, video, numbers[video["video_id"]], found)
-            numbers[video["video_id"]] += 1
+            _attach_track(raw, video, found)
     found.videos = list(records.values())
     found.problems = _of_videos(found.problems)
     return found
@@ -155,7 +157,9 @@ def _read_videos(
         height, width = as_side(entry.get("height")), as_side(entry.get("width"))
         named = isinstance(names, list) and names and all(isinstance(n, str) for n in names)
         if video_id is None or not named or height is None or width is None:
-            fatal("video-fields", f"video {entry!r:.80} needs id, file_names, height and width")
+            fields = {key: value for key, value in entry.items() if key != "file_names"}
+            message = f"video {fields!r:.80} needs id, file_names, height and width"
+            fatal("video-fields", message)
         elif video_id in records:
             fatal("video-doubled", "the video id occurs twice: give each video its own", video_id)
         else:
@@ -166,6 +170,7 @@ def _read_videos(
                 "width": width,
                 "length": len(entry["file_names"]),
                 "annotations": [[] for _ in entry["file_names"]],
+                "tracks": [],
             }
     return records
 
@@ -203,10 +208,18 @@ def _video_of(
     return video
 
 
-def _attach_track(
-    raw: dict[str, Any], video: dict[str, Any], track_id: int, found: VideoFile
-) -> None:
-    """Add what is visible of a track to the frames of its video."""
+def _attach_track(raw: dict[str, Any], video: dict[str, Any], found: VideoFile) -> None:
+    """Add a track to its video, and what is visible of it to the frames."""
+    track_id, category_id = len(video["tracks"]), as_id(raw["category_id"])
+    iscrowd = raw.get("iscrowd", 0)
+    video["tracks"].append(
+        {"track_id": track_id, "category_id": category_id, "iscrowd": int(bool(iscrowd))}
+    )
+    if not any(raw["segmentations"]):
+        message = "no frame shows it: it counts as missed in evaluation"
+        own_id = as_id(raw.get("id"))
+        problem = Problem("unseen-track", Effect.HANDLED, message, video["video_id"], own_id)
+        found.problems.append(problem)
     boxes = raw.get("bboxes") or [None] * video["length"]
     for place, (segmentation, box) in enumerate(zip(raw["segmentations"], boxes)):
         if not segmentation:
@@ -215,8 +228,8 @@ def _attach_track(
         image = ImageEntry(video["video_id"], file_name, video["height"], video["width"])
         stated = {
             "id": as_id(raw.get("id")),
-            "category_id": as_id(raw["category_id"]),
-            "iscrowd": raw.get("iscrowd", 0),
+            "category_id": category_id,
+            "iscrowd": iscrowd,
             "bbox": box,
             "segmentation": segmentation,
         }
@@ -239,10 +252,11 @@ def _log(found: VideoFile) -> None:
     dropped = of_effect(found.problems, Effect.DROPPED)
     if dropped:
         _logger.warning(
-            "%s: %d masks or tracks cannot be used and are left out: %s.",
+            "%s: %d masks or tracks cannot be used and are left out: %s. %s.",
             found.json_file,
             len(dropped),
             summarise(dropped),
+            CHECK_HINT,
         )
     handled = of_effect(found.problems, Effect.HANDLED)
     if handled:

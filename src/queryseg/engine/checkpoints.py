@@ -94,7 +94,9 @@ class BestCheckpoint:
                 self.best = record["value"]
 
     def update(self, results: Mapping[str, float], iteration: int) -> None:
-        """Save if these flattened results are the best so far."""
+        """Save if these flattened results are the best so far; without any there is no best."""
+        if not results:
+            return
         if self.metric not in results:
             _logger.warning(
                 "train.best_checkpoint.metric is %r, which the evaluation does not give: "

@@ -18,6 +18,7 @@ from queryseg.engine.run_setup import resolve_device, save_config, set_up_run
 from queryseg.engine.scale_schedule import scale_schedule, warn_about_batch
 from queryseg.engine.trainer import SECTIONS, LazyTrainer
 
+CHECKPOINT_KEY = "train.init_checkpoint="
 OWN_DATA_FLAGS = ("train_json", "train_images", "val_json", "val_images")
 EXAMPLES = """
 examples:
@@ -106,8 +107,9 @@ def read_config(args: argparse.Namespace) -> tuple[DictConfig, int]:
     if given and len(given) < len(OWN_DATA_FLAGS):
         absent = [f"--{flag.replace('_', '-')}" for flag in OWN_DATA_FLAGS if flag not in given]
         raise ConfigError(f"own data need all four flags: {', '.join(absent)} is missing")
-    if args.eval_only and not cfg.train.init_checkpoint:
-        cfg.train.init_checkpoint = _last_checkpoint(cfg)
+    named = any(CHECKPOINT_KEY in word for word in args.opts) and cfg.train.init_checkpoint
+    if args.eval_only and not named:
+        cfg.train.init_checkpoint = _trained_checkpoint(cfg)
     return cfg, recipe_batch
 
 
@@ -154,11 +156,12 @@ def _report(cfg: DictConfig, results: Results) -> None:
     _logger.info("Results, also in %s:\n%s", file, results_table(results))
 
 
-def _last_checkpoint(cfg: DictConfig) -> str:
+def _trained_checkpoint(cfg: DictConfig) -> str:
+    """The last checkpoint of the run; before there is one, what the run would start from."""
     file = Checkpointer(torch.nn.Module(), cfg.train.output_dir).get_checkpoint_file()
-    if not file:
+    if not file and not cfg.train.init_checkpoint:
         raise ConfigError(
             f"nothing to evaluate: {cfg.train.output_dir} has no checkpoint; "
-            "set train.init_checkpoint=FILE"
+            f"set {CHECKPOINT_KEY}FILE"
         )
-    return file
+    return file or cfg.train.init_checkpoint

@@ -1,8 +1,9 @@
 """Keeps what a model found in a video, frame by frame, in the format of the YouTube-VIS server."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from detectron2.structures import Instances
 
@@ -32,25 +33,32 @@ class TrackRecorder:
             track.append({**detection, "frame": self.length})
         self.length += 1
 
-    def results(self, video_id: int) -> list[dict[str, Any]]:
+    def results(self, video_id: int) -> Iterator[dict[str, Any]]:
         """One dict a track: `video_id`, `category_id`, `score` and `segmentations`.
 
         `segmentations` has an RLE for every frame, None where the track is not seen. `category_id`
         counts from 1, as in YouTube-VIS.
         """
-        tracks = (join_frames(found, self.length) for found in self._detections.values())
-        return [
-            {
+        for found in self._detections.values():
+            track = join_frames(found, self.length)
+            yield {
                 "video_id": video_id,
                 "category_id": track["category_id"] + 1,
                 "segmentations": track["track"],
                 "score": track["score"],
             }
-            for track in tracks
-        ]
 
     def write(self, target: Path, video_id: int) -> None:
-        """Write the results as json, making the folder; all or nothing."""
+        """Write the results as json, making the folder; all or nothing.
+
+        Of a long video most entries are null: one track is spread over its frames at a time.
+        """
+
+        def fill(stream: BinaryIO) -> None:
+            stream.write(b"[")
+            for place, result in enumerate(self.results(video_id)):
+                stream.write((", " if place else "").encode() + json.dumps(result).encode())
+            stream.write(b"]")
+
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.results(video_id))
-        write_atomically(target, lambda stream: stream.write(text.encode()))
+        write_atomically(target, fill)

@@ -127,7 +127,9 @@ class VideoEvaluator(DatasetEvaluator):
         if not self._ground_truth:
             _logger.warning("no annotations: the predictions are stored, nothing is evaluated")
             return {}
-        place = {video_id: index for index, video_id in enumerate(self._lengths)}
+        # Tracks of equal score count in the order of their videos' ids, as in the public code.
+        ordered = sorted(self._lengths, key=lambda video_id: (isinstance(video_id, str), video_id))
+        place = {video_id: index for index, video_id in enumerate(ordered)}
         counting = count_track_matches(
             len(place),
             [{**track, "video_id": place[track["video_id"]]} for track in self._ground_truth],
@@ -161,7 +163,11 @@ class VideoEvaluator(DatasetEvaluator):
         total = IdentityCounts()
         for video_id in self._lengths:
             total += count_identities(
-                [t["track"] for t in self._ground_truth if t["video_id"] == video_id],
+                [
+                    t["track"]
+                    for t in self._ground_truth
+                    if t["video_id"] == video_id and not t["iscrowd"]
+                ],
                 [
                     t["track"]
                     for t in predictions
@@ -245,24 +251,28 @@ def join_frames(detections: Sequence[dict[str, Any]], length: int) -> dict[str, 
 
 
 def ground_truth_tracks(videos: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """True tracks: `video_id`, `category_id`, `iscrowd` and `track`, compressed RLEs or None."""
-    tracks: dict[tuple[int | str, int], dict[str, Any]] = {}
-    for video in videos:
-        for frame, annotations in enumerate(video["annotations"]):
-            for annotation in annotations:
-                mask = decode(annotation["segmentation"], video["height"], video["width"])
-                track = tracks.setdefault(
-                    (video["video_id"], annotation["track_id"]),
-                    {
-                        "video_id": video["video_id"],
-                        "category_id": annotation["category_id"],
-                        "iscrowd": int(annotation.get("iscrowd", 0)),
-                        "track": [None] * video["length"],
-                    },
-                )
-                rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
-                track["track"][frame] = rle
-    return list(tracks.values())
+    """True tracks: `video_id`, `category_id`, `iscrowd` and `track`, compressed RLEs or None.
+
+    One that no frame shows is there too: it cannot be found, and counts as missed.
+    """
+    return [
+        {
+            "video_id": video["video_id"],
+            "category_id": track["category_id"],
+            "iscrowd": track["iscrowd"],
+            "track": [_mask_in(video, t, track["track_id"]) for t in range(video["length"])],
+        }
+        for video in videos
+        for track in video["tracks"]
+    ]
+
+
+def _mask_in(video: dict[str, Any], frame: int, track_id: int) -> dict[str, Any] | None:
+    for annotation in video["annotations"][frame]:
+        if annotation["track_id"] == track_id:
+            mask = decode(annotation["segmentation"], video["height"], video["width"])
+            return mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return None
 
 
 def _load(dataset_name: str) -> LoadedVideos:

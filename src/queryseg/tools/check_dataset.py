@@ -1,4 +1,4 @@
-"""`python -m queryseg.tools.check_dataset`: what a COCO-format set holds, and what is wrong.
+"""`python -m queryseg.tools.check_dataset`: what a data set holds, and what is wrong.
 
 Exit code 0: ready for training (what is handled is only reported). 1: some annotations would be
 left out, or training could not start. 2: the json cannot be read at all.
@@ -15,6 +15,7 @@ from queryseg.data.checks import DatasetReport, check_dataset
 from queryseg.data.problems import Effect, Problem
 from queryseg.tools.console import say
 
+ANNOTATIONS = ("annotation", "annotations")
 HEADINGS = {
     Effect.FATAL: "Training cannot start:",
     Effect.DROPPED: "Left out of training:",
@@ -26,10 +27,10 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m queryseg.tools.check_dataset",
-        description="Check a COCO-format data set before training on it.",
+        description="Check a data set before training on it.",
     )
-    parser.add_argument("--json", required=True, help="annotations in COCO format")
-    parser.add_argument("--images", required=True, help="folder of the images")
+    parser.add_argument("--json", required=True, help="annotations in COCO or YouTube-VIS format")
+    parser.add_argument("--images", required=True, help="folder of the images or frames")
     parser.add_argument(
         "--quick", action="store_true", help="do not open the images, only look for the files"
     )
@@ -71,11 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _overview(report: DatasetReport) -> str:
     heights, widths = zip(*report.image_sizes) if report.image_sizes else ((0,), (0,))
     areas = ", ".join(f"{n} {size}" for size, n in report.area_counts.items())
+    images, annotations, objects = (
+        ("frames", "tracks", "usable masks")
+        if report.num_videos
+        else ("images", "annotations", "usable objects")
+    )
     rows = [
-        ("images", report.num_images),
+        *([("videos", report.num_videos)] if report.num_videos else []),
+        (images, report.num_images),
         ("widths x heights", f"{min(widths)}..{max(widths)} x {min(heights)}..{max(heights)}"),
-        ("annotations", report.num_annotations),
-        ("usable objects", f"{report.num_objects} ({areas})"),
+        (annotations, report.num_annotations),
+        (objects, f"{report.num_objects} ({areas})"),
         ("crowds", report.num_crowds),
     ]
     return f"{report.json_file}\n" + tabulate(rows, tablefmt="plain", disable_numparse=True)
@@ -83,7 +90,8 @@ def _overview(report: DatasetReport) -> str:
 
 def _histogram(report: DatasetReport) -> str:
     rows = [(c.category_id, c.name, c.objects, c.images) for c in report.classes]
-    return tabulate(rows, headers=("category", "name", "objects", "images"), tablefmt="simple")
+    counted = ("masks", "frames") if report.num_videos else ("objects", "images")
+    return tabulate(rows, headers=("category", "name", *counted), tablefmt="simple")
 
 
 def _lines(problems: Sequence[Problem], max_lines: int) -> list[str]:
@@ -106,7 +114,8 @@ def _verdict(report: DatasetReport) -> str:
     if report.num_objects == 0:
         return "NOT READY: there is no usable object."
     if dropped:
-        noun = "annotation" if dropped == 1 else "annotations"
+        one, several = ("mask or track", "masks or tracks") if report.num_videos else ANNOTATIONS
+        noun = one if dropped == 1 else several
         return f"READY, but {dropped} {noun} would be left out."
     return "READY for training."
 

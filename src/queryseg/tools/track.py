@@ -54,10 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     parser = build_parser()
     args = parser.parse_intermixed_args(argv)
-    cfg = apply_overrides(load_config(args.config_file), args.opts)
+    files, overrides = apart(args.output)
+    cfg = apply_overrides(load_config(args.config_file), [*overrides, *args.opts])
     check_follows(cfg, args.config_file)
     source = Path(args.input)
-    targets = output_files(args.output, source)
+    targets = output_files(files, source)
     frames = open_frames(source)
     predictor = Predictor(cfg, args.weights, device=args.device, score_thresh=0.0)
     recorder = TrackRecorder() if RESULTS in targets else None
@@ -74,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if writer is not None:
                 writer.write(draw(predictor, picture, instances, args.score_thresh))
             count += 1
-    files = ", ".join(map(str, targets.values()))
-    say(f"{source}: {count} frames, {predictor.model.tracker.num_tracks} tracks -> {files}")
+    written_files = ", ".join(map(str, targets.values()))
+    say(f"{source}: {count} frames, {predictor.model.tracker.num_tracks} tracks -> {written_files}")
     return 0
 
 
@@ -108,6 +109,16 @@ def check_follows(cfg: DictConfig, name: str) -> None:
             f"{name} is a model for single images: take one with a tracker, for example "
             "queryinst/queryinst_r50_vis.py, or draw each frame by itself with queryseg.tools.demo"
         )
+
+
+def apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files, and the config overrides that stand right behind them on the command line.
+
+    >>> apart(["drawn.mp4", "a=b.json", "model.min_score=0.1"])
+    (['drawn.mp4', 'a=b.json'], ['model.min_score=0.1'])
+    """
+    overrides = [w for w in words if "=" in w and Path(w).suffix.lower() not in (PICTURES, RESULTS)]
+    return [w for w in words if w not in overrides], overrides
 
 
 def output_files(names: Sequence[str], source: Path) -> dict[str, Path]:

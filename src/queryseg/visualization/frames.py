@@ -14,6 +14,8 @@ from queryseg.visualization.errors import PictureError
 from queryseg.visualization.inputs import IMAGE_SUFFIXES
 
 DEFAULT_FRAME_RATE = 25.0
+TEXT_CODEC = cv2.VideoWriter.fourcc(*"ansi")
+"""What FFmpeg calls a text file, which it would show as a terminal does."""
 
 _logger = logging.getLogger("queryseg.visualization")
 
@@ -52,7 +54,7 @@ def open_frames(path: Path) -> Frames:
     if not path.is_file():
         raise PictureError(f"{path}: no such file or folder")
     capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
+    if not capture.isOpened() or int(capture.get(cv2.CAP_PROP_FOURCC)) == TEXT_CODEC:
         raise PictureError(f"{path}: not a video that OpenCV can read; convert it to .mp4")
     frame_rate = capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FRAME_RATE
     length = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) or None

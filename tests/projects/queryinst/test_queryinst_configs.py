@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
+from detectron2.structures import BitMasks, BoxMode, PolygonMasks
 from omegaconf import DictConfig
+from PIL import Image
 
 from queryseg.engine import apply_overrides, load_config
 from queryseg.engine.config import installed_configs
@@ -66,3 +69,25 @@ def test_mask_rcnn_baseline_has_the_entries_of_its_published_model(tmp_path: Pat
     with torch.device("meta"):
         model = instantiate(load_config("mask_rcnn/mask_rcnn_r101_3x.py").model)
     assert model.num_classes == model.roi_heads.num_classes == 80
+
+
+def test_mask_rcnn_baseline_learns_what_detectron2_would_give_it(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "image.png")
+    polygons = [[10.0, 5.0, 50.0, 8.0, 20.0, 40.0]]
+    annotation = {
+        "id": 1,
+        "category_id": 3,
+        "iscrowd": 0,
+        "bbox": [9.0, 4.0, 44.0, 38.0],  # looser than the polygon
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "segmentation": polygons,
+    }
+    record = {"file_name": str(tmp_path / "image.png"), "annotations": [annotation]}
+    overrides = ["dataloader.train.mapper.augmentations=[]"]
+    cfg = apply_overrides(load_config("mask_rcnn/mask_rcnn_r101_3x.py"), overrides)
+    instances = instantiate(cfg.dataloader.train.mapper)(record)["instances"]
+    assert instances.gt_boxes.tensor.tolist() == [[9.0, 4.0, 53.0, 42.0]]
+    box = torch.tensor([[12.3, 6.1, 41.7, 33.9]])
+    expected = PolygonMasks([[np.array(polygons[0])]]).crop_and_resize(box, 28)
+    assert torch.equal(instances.gt_masks.crop_and_resize(box, 28), expected)
+    assert not torch.equal(BitMasks(instances.gt_masks.tensor).crop_and_resize(box, 28), expected)

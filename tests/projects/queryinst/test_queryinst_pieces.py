@@ -5,12 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import assign_boxes_to_levels
 from detectron2.structures import BitMasks, Boxes, Instances
 from queryinst_model import small_model
 from scipy.optimize import linear_sum_assignment
 
+from queryseg.engine import load_config
 from queryseg.projects.queryinst.boxes import MAX_LOG_RATIO, apply_deltas
 from queryseg.projects.queryinst.mask_branch import MaskBranch
 from queryseg.projects.queryinst.mask_head import MaskHead
@@ -190,6 +192,19 @@ def test_box_heads_start_from_xavier_weights_and_a_class_prior() -> None:
     weight = head.dynamic_conv.dynamic_layer.weight
     bound = math.sqrt(6 / sum(weight.shape))
     assert 0.99 * bound < float(weight.detach().abs().max()) <= bound
+
+
+def test_pyramid_starts_from_xavier_weights_and_no_bias() -> None:
+    cfg = load_config("queryinst/queryinst_r50_100q_3x.py")
+    pyramid = instantiate(cfg.model.backbone)
+    for level, channels in ((2, 256), (3, 512), (4, 1024), (5, 2048)):
+        lateral = getattr(pyramid, f"fpn_lateral{level}")
+        output = getattr(pyramid, f"fpn_output{level}")
+        for conv, fans in ((lateral, channels + 256), (output, 9 * (256 + 256))):
+            bound, weight = math.sqrt(6 / fans), conv.weight.detach()
+            assert 0.999 * bound < float(weight.abs().max()) <= bound
+            assert float(weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.01)
+            assert not conv.bias.any()
 
 
 def test_mask_heads_start_as_run_or_as_intended() -> None:

@@ -99,7 +99,7 @@ def test_own_videos_with_gaps_and_nulls_are_trained_through(own: OwnVideos) -> N
         ),
         (
             lambda c: c.update(images=c.pop("videos")),
-            r"train\.json is not in YouTube-VIS format: it lacks the list videos",
+            r"train\.json is not in YouTube-VIS format: it lacks the list videos and has .*images",
         ),
     ],
     ids=["missing frame", "unknown category", "no object", "not videos"],
@@ -109,4 +109,5 @@ def test_own_videos_that_cannot_be_used_are_one_clear_error(own, change, message
         change(content)
     with pytest.raises(SystemExit, match=message) as error:
         own.train()
-    assert "check_dataset" not in str(error.value), "that tool reads images only"
+    hinted = "check_dataset --json JSON --images FOLDER` lists every problem" in str(error.value)
+    assert hinted == ("cannot be used" in str(error.value))
