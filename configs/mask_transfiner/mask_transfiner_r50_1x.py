@@ -22,6 +22,7 @@ model.roi_heads.mask_head.coarse_head.num_classes = "${....num_classes}"
 
 dataloader.train.mapper.image_format = "BGR"
 dataloader.train.mapper.keep_polygons = True
+dataloader.train.mapper.recompute_boxes = False
 dataloader.test.mapper.image_format = "BGR"
 dataloader.evaluator.tasks = ["bbox", "segm", "boundary"]
 

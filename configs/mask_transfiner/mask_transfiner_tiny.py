@@ -65,6 +65,7 @@ _head.refiner.sequence_encoder.dropout = 0.0
 _head.sampler.nodes_per_level = 40
 
 use_small_set(dataloader)
+dataloader.train.mapper.recompute_boxes = True
 
 optimizer.lr = 0.02
 train.max_iter = 300

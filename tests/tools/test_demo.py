@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +76,25 @@ def test_a_folder_is_drawn_from_anywhere(workplace: Path, tmp_path: Path):
     assert lines[0].startswith(f"{workplace / 'images' / '0.png'}: ")
     assert lines[-1] == "1 of 4 inputs were skipped"
     assert "broken.jpg: cannot be read" in run.stderr
+
+
+def test_overrides_may_stand_behind_the_inputs(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    predictor = demo.Predictor
+
+    def watched(cfg: Any, *args: Any, **options: Any) -> Any:
+        asked.append(cfg.model.max_detections)
+        return predictor(cfg, *args, **options)
+
+    monkeypatch.setattr(demo, "Predictor", watched)
+    odd = tmp_path / "a=b.png"
+    odd.write_bytes((workplace / "images" / "0.png").read_bytes())
+    words = arguments(workplace, "--output", str(tmp_path / "drawn"))
+    assert demo.main([*words, "--input", str(odd), "model.max_detections=3"]) == 0
+    assert asked == [3]
+    assert (tmp_path / "drawn" / "a=b.png").is_file()
 
 
 def test_a_grid_shows_ground_truth_beside_predictions(workplace: Path, tmp_path: Path, capsys):

@@ -18,6 +18,20 @@ def say(text: object = "") -> None:
     sys.stdout.flush()
 
 
+def apart(words: Sequence[str], is_file: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+    """Files, and the config overrides that stand right behind them on the command line.
+
+    Args:
+        words: what an option that takes many files was given.
+        is_file: whether a word with an equals sign is a file nevertheless.
+
+    >>> apart(["drawn.mp4", "a=b.mp4", "model.min_score=0.1"], lambda word: word.endswith("mp4"))
+    (['drawn.mp4', 'a=b.mp4'], ['model.min_score=0.1'])
+    """
+    overrides = [word for word in words if "=" in word and not is_file(word)]
+    return [word for word in words if word not in overrides], overrides
+
+
 def log_to_stderr(level: int = logging.INFO) -> None:
     """Show the package's log lines on stderr, so that stdout holds answers only."""
     logger = logging.getLogger("queryseg")

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from queryseg.data.image import BadImageError, read_image
 from queryseg.data.registration import get_dataset_dicts, register_coco_json
 from queryseg.engine import apply_overrides, load_config
 from queryseg.predictor import Predictor
-from queryseg.tools.console import ToolError, run_tool, say
+from queryseg.tools.console import ToolError, apart, run_tool, say
 from queryseg.visualization import DrawnObjects, PaintStyle, make_grid, paint
 from queryseg.visualization.drawings import Drawing, find_drawing
 from queryseg.visualization.inputs import find_inputs, is_video
@@ -68,10 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     has_data = bool(args.dataset or args.json)
     if bool(args.json) != bool(args.images):
         parser.error("--json and --images belong together")
-    if bool(args.input) == has_data:
+    files, overrides = apart(args.input, os.path.exists)
+    if bool(files) == has_data:
         parser.error("give either --input, or --dataset, or --json with --images")
     predictor = Predictor(
-        apply_overrides(load_config(args.config_file), args.opts),
+        apply_overrides(load_config(args.config_file), [*overrides, *args.opts]),
         args.weights,
         device=args.device,
         score_thresh=args.score_thresh,
@@ -79,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if has_data:
         return draw_dataset(predictor, args)
-    return draw_inputs(predictor, find_drawing(args.draw), find_inputs(args.input), args.output)
+    return draw_inputs(predictor, find_drawing(args.draw), find_inputs(files), args.output)
 
 
 def draw_inputs(

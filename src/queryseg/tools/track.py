@@ -14,7 +14,7 @@ from tqdm import tqdm
 from queryseg.engine import apply_overrides, load_config
 from queryseg.evaluation.track_recorder import TrackRecorder
 from queryseg.predictor import Predictor
-from queryseg.tools.console import ToolError, run_tool, say
+from queryseg.tools.console import ToolError, apart, run_tool, say
 from queryseg.visualization import DrawnObjects, paint
 from queryseg.visualization.frames import Frames, open_frames
 from queryseg.visualization.video import VideoWriter
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     parser = build_parser()
     args = parser.parse_intermixed_args(argv)
-    files, overrides = apart(args.output)
+    files, overrides = apart(args.output, is_output)
     cfg = apply_overrides(load_config(args.config_file), [*overrides, *args.opts])
     check_follows(cfg, args.config_file)
     source = Path(args.input)
@@ -111,14 +111,9 @@ def check_follows(cfg: DictConfig, name: str) -> None:
         )
 
 
-def apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Files, and the config overrides that stand right behind them on the command line.
-
-    >>> apart(["drawn.mp4", "a=b.json", "model.min_score=0.1"])
-    (['drawn.mp4', 'a=b.json'], ['model.min_score=0.1'])
-    """
-    overrides = [w for w in words if "=" in w and Path(w).suffix.lower() not in (PICTURES, RESULTS)]
-    return [w for w in words if w not in overrides], overrides
+def is_output(word: str) -> bool:
+    """Whether a word ends as what this tool writes."""
+    return Path(word).suffix.lower() in (PICTURES, RESULTS)
 
 
 def output_files(names: Sequence[str], source: Path) -> dict[str, Path]:
