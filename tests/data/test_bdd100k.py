@@ -89,6 +89,29 @@ def test_curves_bulge_beyond_their_chord(tmp_path: Path, images: Path) -> None:
     assert abs(rows[0] - (30 - 0.75 * 25)) <= 1 and rows[-1] == 29
 
 
+def test_names_and_flags_of_the_json_are_those_of_its_toolkit(tmp_path: Path, images: Path) -> None:
+    square = [{"vertices": [[10, 5], [30, 5], [30, 20], [10, 20]], "types": "LLLL"}]
+    expected = [
+        ("van", {}, ("car", 0)),
+        ("caravan", {"occluded": True, "truncated": True}, ("car", 0)),
+        ("motor", {"crowd": False}, ("motorcycle", 0)),
+        ("rider", {"ignored": True}, ("rider", 1)),
+        ("other person", {}, ("pedestrian", 1)),
+        ("other vehicle", {}, ("car", 1)),
+        ("trailer", {}, ("truck", 1)),
+        ("road", {}, None),
+    ]
+    labels = [{"category": c, "attributes": a, "poly2d": square} for c, a, _ in expected]
+    (tmp_path / "labels.json").write_text(json.dumps([{"name": "a.jpg", "labels": labels}]))
+    output = tmp_path / "coco.json"
+    arguments = ["--labels", str(tmp_path / "labels.json"), "--images", str(images)]
+    assert main([*arguments, "--output", str(output)]) == 0
+    content = json.loads(output.read_text())
+    names = {one["id"]: one["name"] for one in content["categories"]}
+    found = [(names[a["category_id"]], a["iscrowd"]) for a in content["annotations"]]
+    assert found == [one for _, _, one in expected if one]
+
+
 def test_labels_that_are_none_are_refused_in_one_line(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
