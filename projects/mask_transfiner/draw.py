@@ -66,7 +66,7 @@ def _look(
     boxes = instances[0].pred_boxes.tensor
     result = head.segment(maps, RoIs.from_images([boxes]), instances[0].pred_classes)
     scores = instances[0].scores if instances[0].has("scores") else boxes.new_ones(len(boxes))
-    return boxes, result, scores
+    return boxes.clone(), result, scores  # an R-CNN scales its boxes to the output, in place
 
 
 def _cells(masks: QuadtreeMasks, boxes: Tensor, shown: Tensor) -> list[np.ndarray]:

@@ -116,9 +116,10 @@ def test_one_process_is_the_whole_world() -> None:
     assert create_ddp_model(model) is model
 
 
-def test_one_process_is_not_spawned() -> None:
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_one_process_is_not_spawned(gpus: int) -> None:
     seen: list[tuple[int, str]] = []
-    launch(lambda a, b: seen.append((a, b)), num_gpus_per_machine=1, args=(3, "x"))
+    launch(lambda a, b: seen.append((a, b)), num_gpus_per_machine=gpus, args=(3, "x"))
     assert seen == [(3, "x")]
 
 

@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from refinement_case import NAMES, benchmark, make_head, make_instances, make_maps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from queryseg.engine import apply_overrides, load_config
 from queryseg.mask_refinement import mask_head as mask_head_module
 from queryseg.mask_refinement.mask_head import QuadtreeMaskHead
 from queryseg.mask_refinement.rois import RoIs
@@ -175,17 +177,32 @@ def test_no_boxes_give_no_masks() -> None:
     assert [tuple(x.pred_masks.shape) for x in found] == [(0, 1, 56, 56)] * 2
 
 
+def paper_head(*overrides: str) -> tuple[QuadtreeMaskHead, dict[str, Tensor]]:
+    """The head of the paper's profile at full width, and maps for it."""
+    cfg = load_config("mask_transfiner/mask_transfiner_r50_paper.py")
+    apply_overrides(cfg, [f"model.roi_heads.mask_head.{one}" for one in overrides])
+    cfg.model.roi_heads.mask_head.coarse_head.num_classes = 80
+    torch.manual_seed(0)
+    sides = {f"p{level}": 128 // 2**level for level in range(2, 6)}
+    maps = {name: torch.randn(1, 256, side, side) for name, side in sides.items()}
+    return instantiate(cfg.model.roi_heads.mask_head).train(), maps
+
+
+@pytest.mark.parametrize("kind", ["detected", "full"])
+def test_a_cascade_of_one_level_has_no_parameter_that_nothing_teaches(kind: str) -> None:
+    head, maps = paper_head(
+        "pyramid.grid_sizes=[28]",
+        "pyramid.level_offsets=[0]",
+        "region.thresholds=[0.5]",
+        f"region.kind={kind}",
+    )
+    losses = head(maps, make_instances((2,), training=True))
+    torch.stack(list(losses.values())).sum().backward()
+    assert not [n for n, p in head.named_parameters() if p.requires_grad and p.grad is None]
+
+
 def test_the_papers_profile_trains_its_cascade_on_every_level() -> None:
-    from detectron2.config import instantiate
-
-    from queryseg.engine import load_config
-
-    cfg = load_config("mask_transfiner/mask_transfiner_r50_paper.py").model.roi_heads.mask_head
-    cfg.coarse_head.num_classes = 80
-    head = instantiate(cfg).train()
-    maps = {
-        f"p{level}": torch.randn(1, 256, 128 // 2**level, 128 // 2**level) for level in range(2, 6)
-    }
+    head, maps = paper_head()
     losses = head(maps, make_instances((2,), training=True))
     assert losses.keys() == {"loss_mask", "loss_mask_uncertain", "loss_mask_refine"}
     torch.stack(list(losses.values())).sum().backward()

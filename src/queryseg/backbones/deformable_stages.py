@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2.modeling.backbone.resnet import BottleneckBlock, DeformBottleneckBlock, ResNet
-from torch import nn
+from torch import Tensor, nn
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 STEM_WIDTH = 64
@@ -21,6 +21,9 @@ def make_deformable_stages(
 ) -> list[list[nn.Module]]:
     """The four stages of a ResNet, under Detectron2's parameter names.
 
+    Deformable convolutions stay in the precision of their weights under autocast: offsets need it,
+    and not every kernel of them knows half types.
+
     Args:
         depth: 50, 101 or 152.
         deform_stages: stages whose 3x3 convolutions deform.
@@ -33,18 +36,25 @@ def make_deformable_stages(
         width = STEM_WIDTH * 2**number
         deforms = f"res{number + 2}" in deform_stages
         options: dict[str, Any] = {"deform_modulated": deform_modulated} if deforms else {}
-        stages.append(
-            ResNet.make_stage(
-                DeformBottleneckBlock if deforms else BottleneckBlock,
-                count,
-                stride_per_block=[1 if number == 0 else 2] + [1] * (count - 1),
-                in_channels=in_channels,
-                out_channels=EXPANSION * width,
-                bottleneck_channels=width,
-                stride_in_1x1=stride_in_1x1,
-                norm=norm,
-                **options,
-            )
+        stage = ResNet.make_stage(
+            DeformBottleneckBlock if deforms else BottleneckBlock,
+            count,
+            stride_per_block=[1 if number == 0 else 2] + [1] * (count - 1),
+            in_channels=in_channels,
+            out_channels=EXPANSION * width,
+            bottleneck_channels=width,
+            stride_in_1x1=stride_in_1x1,
+            norm=norm,
+            **options,
         )
+        if deforms:
+            for block in stage:
+                block.conv2.register_forward_pre_hook(_as_precise_as_weights)
+        stages.append(stage)
         in_channels = EXPANSION * width
     return stages
+
+
+def _as_precise_as_weights(conv: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    dtype = next(conv.parameters()).dtype
+    return tuple(one.to(dtype) for one in inputs)

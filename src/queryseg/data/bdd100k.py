@@ -28,7 +28,15 @@ CLASS_NAMES = (
     "motorcycle",
     "bicycle",
 )
-OTHER_NAMES = {"person": "pedestrian", "motor": "motorcycle", "bike": "bicycle"}
+OTHER_NAMES = {
+    "person": "pedestrian",
+    "motor": "motorcycle",
+    "bike": "bicycle",
+    "van": "car",
+    "caravan": "car",
+}
+IGNORED_NAMES = {"other person": "pedestrian", "other vehicle": "car", "trailer": "truck"}
+"""Classes of the json whose objects may be taken for another class, without a right or wrong."""
 CROWD, IGNORED = 2, 1  # bits of the green channel
 CURVE_POINTS = 8
 
@@ -48,12 +56,13 @@ def read_json(labels: Path) -> Iterator[tuple[str, Labels]]:
     for frame in frames:
         objects: Labels = []
         for label in frame.get("labels") or ():
-            name = OTHER_NAMES.get(label.get("category"), label.get("category"))
+            category = label.get("category")
+            name = {**OTHER_NAMES, **IGNORED_NAMES}.get(category, category)
             segmentation = label.get("rle") or _polygons(label.get("poly2d") or ())
             if name in CLASS_NAMES and segmentation:
                 flags = label.get("attributes") or {}
-                crowd = bool(flags.get("crowd") or flags.get("ignored"))
-                objects.append((name, crowd, segmentation))
+                crowd = category in IGNORED_NAMES or flags.get("crowd") or flags.get("ignored")
+                objects.append((name, bool(crowd), segmentation))
         yield frame["name"], objects
 
 

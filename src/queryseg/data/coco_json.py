@@ -15,6 +15,9 @@ from queryseg.data.image import upright_size
 from queryseg.data.json_lists import as_id, as_side, read_categories, read_lists
 from queryseg.data.problems import CHECK_HINT, Effect, Problem, of_effect, raise_if_fatal, summarise
 
+FEDERATED_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
+"""What an image of LVIS says of classes: seen to be absent; present, and not all are annotated."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -25,7 +28,8 @@ class CocoFile:
     Attributes:
         json_file: its path.
         images: one record an image, sorted by id: `file_name` (with the folder), `height`, `width`,
-            `image_id`, `annotations` (those that are usable, with the json's category ids).
+            `image_id`, `annotations` (those that are usable, with the json's category ids), and
+            `FEDERATED_KEYS` where the json has them.
         categories: id to name, sorted by id.
         num_annotations: entries in the json, usable or not.
         has_annotations: whether the json has the key at all (test sets lack it).
@@ -72,7 +76,8 @@ class LoadedSet:
     """A COCO json, ready for training or testing.
 
     Attributes:
-        images: standard dataset dicts; `category_id` counts from 0, `bbox_mode` is XYWH.
+        images: standard dataset dicts; `category_id` counts from 0, as do the classes of
+            `FEDERATED_KEYS`; `bbox_mode` is XYWH.
         class_names: in the order of the class indices.
         index_of: category id of the json to class index.
         has_annotations: whether the json has the key at all (test sets lack it).
@@ -112,17 +117,38 @@ def load_coco_json(
             doubled image ids, images without a file, a class that `class_names` lacks.
     """
     coco = read_coco_json(json_file, image_root)
+    names = list(class_names) if class_names is not None else list(coco.categories.values())
+    return finish_coco(coco, names, None, check_files)
+
+
+def finish_coco(
+    coco: CocoFile,
+    class_names: Sequence[str],
+    index_of: Mapping[int, int] | None,
+    check_files: bool,
+) -> LoadedSet:
+    """What was read, with classes for categories; see `load_coco_json`.
+
+    Args:
+        coco: is changed.
+        class_names: the order of the classes.
+        index_of: category id to class index; None: categories are found by name.
+        check_files: whether a missing image file is an error.
+    """
     if check_files:
         coco.problems += find_missing_files(coco.images)
     raise_if_fatal(coco.problems, coco.json_file)
-    names = list(class_names) if class_names is not None else list(coco.categories.values())
-    index_of = map_categories(coco.categories, coco.json_file, names)
+    if index_of is None:
+        index_of = map_categories(coco.categories, coco.json_file, class_names)
     for image in coco.images:
         for annotation in image["annotations"]:
             annotation["category_id"] = index_of[annotation["category_id"]]
             annotation["bbox_mode"] = BoxMode.XYWH_ABS
+        for key in FEDERATED_KEYS:
+            if key in image:
+                image[key] = [index_of[one] for one in image[key] if one in index_of]
     _log(coco)
-    return LoadedSet(coco.images, names, index_of, coco.has_annotations)
+    return LoadedSet(coco.images, list(class_names), dict(index_of), coco.has_annotations)
 
 
 def map_categories(
@@ -196,6 +222,7 @@ def _read_images(
                 "width": size[1],
                 "image_id": image_id,
                 "annotations": [],
+                **{key: entry[key] for key in FEDERATED_KEYS if isinstance(entry.get(key), list)},
             }
     return records
 

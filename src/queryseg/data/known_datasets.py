@@ -9,9 +9,10 @@ DATASETS_ROOT_VARIABLE = "DETECTRON2_DATASETS"
 
 
 class Kind(Enum):
-    """How a set is stored; the value is what Detectron2 calls the type of its evaluator."""
+    """How a set is stored; the value is the type of its evaluator, where Detectron2 has a name."""
 
     COCO = "coco"
+    COCOFIED_LVIS = "cocofied_lvis"
     VIDEO = "ytvis"
     CITYSCAPES = "cityscapes_instance"
 
@@ -112,8 +113,9 @@ KNOWN_DATASETS: dict[str, KnownDataset] = {
     "coco_2017_val_lvis": KnownDataset(
         "lvis/lvis_v0.5_val_cocofied.json",
         "coco/val2017",
-        "download LVIS v0.5 to {root}/lvis and write the file with Detectron2's "
-        "datasets/prepare_cocofied_lvis.py (it needs `pip install queryseg[lvis]`)",
+        "download LVIS v0.5 to {root}/lvis, COCO 2017 to {root}/coco, and write the file with "
+        "Detectron2's datasets/prepare_cocofied_lvis.py (it needs Python alone)",
+        kind=Kind.COCOFIED_LVIS,
     ),
     **_bdd100k_sets(),
     "shapes_train": KnownDataset(

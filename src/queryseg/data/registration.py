@@ -21,12 +21,14 @@ from queryseg.data.coco_json import (
     map_categories,
     read_coco_json,
 )
+from queryseg.data.cocofied_lvis import load_cocofied_lvis
 from queryseg.data.known_datasets import DATASETS_ROOT_VARIABLE, KNOWN_DATASETS, Kind
 from queryseg.data.problems import raise_if_fatal
 from queryseg.data.video_json import LoadedVideos, VideoFile, load_video_json, read_video_json
 
 LOADERS: dict[Kind, Callable[..., LoadedSet | LoadedVideos]] = {
     Kind.COCO: load_coco_json,
+    Kind.COCOFIED_LVIS: load_cocofied_lvis,
     Kind.VIDEO: load_video_json,
     Kind.CITYSCAPES: load_cityscapes,
 }

@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from queryseg.data.cityscapes import LABELS, find_cityscapes_files
 from queryseg.data.registration import ensure_registered
-from queryseg.evaluation.coco_evaluator import COCOEvaluator
+from queryseg.evaluation.cityscapes_boundary import use_boundary_overlaps
 
 SCRIPT = "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling"
 
@@ -36,7 +36,8 @@ class CityscapesEvaluator(DatasetEvaluator):
     Args:
         dataset_name: a registered or known Cityscapes split.
         output_dir: keep the predictions there, in the format of the server.
-        boundary: also give boundary AP, counted as on COCO.
+        boundary: also give boundary AP: the script's, with the smaller of mask IoU and Boundary IoU
+            as overlap; the border is 0.5 % of the image's diagonal wide.
 
     Raises:
         ModuleNotFoundError: `cityscapesscripts` is not installed.
@@ -61,17 +62,13 @@ class CityscapesEvaluator(DatasetEvaluator):
         self._class_names = list(metadata.get("thing_classes") or LABELS)
         files = find_cityscapes_files(metadata.json_file, metadata.image_root)
         self._truth = {file.image_id: file.truth for file in files}
-        self._boundary: COCOEvaluator | None = None
-        if boundary:
-            self._boundary = COCOEvaluator(dataset_name, ["boundary"], output_dir=output_dir)
+        self._tasks = ("segm", "boundary") if boundary else ("segm",)
         self._output_dir = output_dir
         self._kept: tempfile.TemporaryDirectory[str] | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forget the predictions. All processes write into one folder."""
-        if self._boundary is not None:
-            self._boundary.reset()
         if self._output_dir:
             self._folder = Path(self._output_dir)
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +88,6 @@ class CityscapesEvaluator(DatasetEvaluator):
         Raises:
             ValueError: an image or a class that the set lacks.
         """
-        inputs, outputs = list(inputs), list(outputs)
         for one_input, output in zip(inputs, outputs):
             image_id = one_input["image_id"]
             if image_id not in self._truth:
@@ -114,8 +110,6 @@ class CityscapesEvaluator(DatasetEvaluator):
                 Image.fromarray(mask).save(self._folder / name, compress_level=1)
                 lines.append(f"{name} {LABELS[self._class_names[label]]} {score}\n")
             (self._folder / f"{image_id}_pred.txt").write_text("".join(lines), encoding="utf-8")
-        if self._boundary is not None:
-            self._boundary.process(inputs, outputs)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Compute the results from all predictions.
@@ -129,7 +123,6 @@ class CityscapesEvaluator(DatasetEvaluator):
             FileNotFoundError: the split has no annotations, or images were not predicted.
         """
         comm.synchronize()
-        results = self._boundary.evaluate() if self._boundary is not None else {}
         if not comm.is_main_process():
             return {}
         predicted = {image_id: self._folder / f"{image_id}_pred.txt" for image_id in self._truth}
@@ -139,17 +132,20 @@ class CityscapesEvaluator(DatasetEvaluator):
         averages = self._run(
             list(map(str, predicted.values())), list(map(str, self._truth.values()))
         )
-        figures = {"AP": averages["allAp"] * 100, "AP50": averages["allAp50%"] * 100}
-        table = tabulate([figures.values()], list(figures), floatfmt=".2f", tablefmt="pipe")
-        _logger.info("Evaluation results for segm:\n%s", table)
-        per_class = averages["classes"]
-        figures |= {f"AP-{name}": per_class[name]["ap"] * 100 for name in self._class_names}
         if self._kept:
             self._kept.cleanup()
-        return {"segm": {name: float(value) for name, value in figures.items()}, **results}
+        return {task: self._figures(task, found) for task, found in averages.items()}
 
-    def _run(self, predicted: list[str], truth: list[str]) -> dict[str, Any]:
-        """The averages of the script, with its settings but none of its files and printing."""
+    def _figures(self, task: str, averages: dict[str, Any]) -> dict[str, float]:
+        figures = {"AP": averages["allAp"] * 100, "AP50": averages["allAp50%"] * 100}
+        table = tabulate([figures.values()], list(figures), floatfmt=".2f", tablefmt="pipe")
+        _logger.info("Evaluation results for %s:\n%s", task, table)
+        per_class = averages["classes"]
+        figures |= {f"AP-{name}": per_class[name]["ap"] * 100 for name in self._class_names}
+        return {name: float(value) for name, value in figures.items()}
+
+    def _run(self, predicted: list[str], truth: list[str]) -> dict[str, dict[str, Any]]:
+        """The script's averages by task, with its settings but none of its files and printing."""
         script = self._script
         with tempfile.TemporaryDirectory() as folder, _numpy_as_the_script_knows_it():
             settings = copy.deepcopy(script.args)
@@ -159,7 +155,13 @@ class CityscapesEvaluator(DatasetEvaluator):
             script.setInstanceLabels(settings)
             instances = script.getGtInstances(truth, settings)
             matches = script.matchGtWithPreds(predicted, truth, instances, settings)
-            return script.computeAverages(script.evaluateMatches(matches, settings), settings)
+            averages = {}
+            for task in self._tasks:
+                if task == "boundary":
+                    use_boundary_overlaps(matches, int(settings.minRegionSizes[0]))
+                overlaps = script.evaluateMatches(matches, settings)
+                averages[task] = script.computeAverages(overlaps, settings)
+            return averages
 
 
 @contextlib.contextmanager

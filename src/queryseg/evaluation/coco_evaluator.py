@@ -18,6 +18,8 @@ from detectron2.structures import BoxMode, Instances
 from tabulate import tabulate
 
 from queryseg.data.coco_json import LoadedSet, load_coco_json
+from queryseg.data.cocofied_lvis import load_cocofied_lvis
+from queryseg.data.known_datasets import Kind
 from queryseg.data.masks import decode
 from queryseg.data.registration import ensure_registered
 from queryseg.evaluation.coco_metrics import (
@@ -27,6 +29,7 @@ from queryseg.evaluation.coco_metrics import (
     Counting,
     count_matches,
 )
+from queryseg.evaluation.federated_labels import FederatedLabels
 
 RESULTS_FILE = "coco_instances_results.json"
 _CLASS_COLUMNS = 3
@@ -41,7 +44,8 @@ class COCOEvaluator(Detectron2COCOEvaluator):
     aside), with AR by number of detections and by area added. Beyond it: ids may be doubled, zero
     or strings; `info`, `licenses`, `area`, `bbox` and `iscrowd` may lack; unusable annotations are
     left out with a warning; boxes are taken from the masks where a model leaves zeros; a model that
-    finds nothing has AP 0.
+    finds nothing has AP 0. Where images say which classes they were searched for, as those of LVIS,
+    predictions of other classes do not count (`FederatedLabels`).
 
     Args:
         dataset_name: a registered or known data set.
@@ -85,6 +89,7 @@ class COCOEvaluator(Detectron2COCOEvaluator):
         self._image_ids = [image["image_id"] for image in loaded.images]
         self._sizes = [(image["height"], image["width"]) for image in loaded.images]
         self._ground_truth = _ground_truth(loaded.images)
+        self._federated = FederatedLabels.of(loaded.images)
         if not self._ground_truth and (loaded.has_annotations or output_dir is None):
             raise ValueError(
                 f"data set {dataset_name!r} has no annotations: there is nothing to evaluate "
@@ -184,9 +189,13 @@ class COCOEvaluator(Detectron2COCOEvaluator):
             kept = [entry for entry in entries if entry["image_id"] in place]
             return [{**entry, "image_id": place[entry["image_id"]]} for entry in kept]
 
+        truth = self._ground_truth
+        if self._federated is not None:
+            predictions = self._federated.judged(predictions)
+            truth = truth + self._federated.crowds(predictions, size_of)
         return count_matches(
             [size_of[image_id] for image_id in chosen],
-            placed(self._ground_truth),
+            placed(truth),
             placed(predictions),
             num_classes=len(self._class_names),
             task=task,
@@ -269,7 +278,9 @@ def _load(dataset_name: str) -> LoadedSet:
         names = list(metadata.thing_classes)
         return LoadedSet(images, names, dict(zip(range(len(names)), range(len(names)))), True)
     root = metadata.get("image_root", "")
-    return load_coco_json(metadata.json_file, root, class_names, check_files=False)
+    is_lvis = metadata.get("evaluator_type") == Kind.COCOFIED_LVIS.value
+    load = load_cocofied_lvis if is_lvis else load_coco_json
+    return load(metadata.json_file, root, class_names, check_files=False)
 
 
 def _ground_truth(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -79,10 +79,11 @@ class CascadedIncoherenceDetector(nn.Module):
         widths = [channels + 1] + [channels] * 4
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         self.predictor = nn.Conv2d(channels, 1, 1)
-        finer = pyramid.grid_sizes[1:]
-        self.finer = nn.ModuleList(nn.Conv2d(channels, 1, 1, bias=False) for _ in finer)
-        self.guide = nn.Parameter(torch.ones(len(finer)), requires_grad=guidance)
-        self.bias = nn.Parameter(torch.zeros(len(finer)))
+        finer = len(pyramid.grid_sizes) - 1
+        self.finer = nn.ModuleList(nn.Conv2d(channels, 1, 1, bias=False) for _ in range(finer))
+        # Of a single level they are empty, and processes of a group would wait for their gradients.
+        self.guide = nn.Parameter(torch.ones(finer), requires_grad=guidance and finer > 0)
+        self.bias = nn.Parameter(torch.zeros(finer), requires_grad=finer > 0)
         for layer in self.convs:
             weight_init.c2_msra_fill(layer)
         for layer in [self.predictor, *self.finer]:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from queryseg.mask_refinement.roi_pyramid import RoIPyramid
 from queryseg.mask_refinement.rois import RoIs
+from queryseg.ops.host_numbers import numbers_on
 from queryseg.ops.quadtree import QuadtreeNodes, look_up_positions, sine_position_table
 
 PositionUse = Literal["attention", "token", "none"]
@@ -89,7 +90,7 @@ class NodeEncoder(nn.Module):
 def at_nodes(maps: Sequence[Tensor], nodes: QuadtreeNodes) -> Tensor:
     """Values (T,) of one map (N, 1, size, size) a grid, each at its nodes."""
     flat = torch.cat([one.flatten() for one in maps])
-    sizes = torch.tensor(nodes.grid_sizes, device=flat.device)
+    sizes = numbers_on(flat.device, nodes.grid_sizes)
     cells = sizes.square()
     first = (cells.cumsum(0) - cells) * len(maps[0])
     instance, y, x = nodes.index.unbind(1)

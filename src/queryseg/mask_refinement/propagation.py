@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from queryseg.ops.host_numbers import numbers_on
 from queryseg.ops.quadtree import PropagationMode, QuadtreeNodes, propagate_labels
 
 BINOMIAL = (1.0, 6.0, 15.0, 20.0, 15.0, 6.0, 1.0)
@@ -63,6 +63,6 @@ class Propagation:
 
 
 def _blurred(masks: Tensor) -> Tensor:
-    weights = torch.tensor(BINOMIAL, device=masks.device, dtype=masks.dtype) / sum(BINOMIAL)
+    weights = numbers_on(masks.device, BINOMIAL, masks.dtype) / sum(BINOMIAL)
     masks = F.conv2d(masks, weights.view(1, 1, -1, 1), padding=(len(BINOMIAL) // 2, 0))
     return F.conv2d(masks, weights.view(1, 1, 1, -1), padding=(0, len(BINOMIAL) // 2))

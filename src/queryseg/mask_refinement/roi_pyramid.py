@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from queryseg.mask_refinement.rois import RoIs
 from queryseg.ops import gather_nodes
+from queryseg.ops.host_numbers import numbers_on
 from queryseg.ops.quadtree import QuadtreeNodes
 
 
@@ -117,7 +118,7 @@ class RoIPyramid(nn.Module):
         numbers = list(range(len(maps)))
         for place, i in enumerate(other):
             numbers[i] = len(maps) + place
-        reference = torch.tensor(numbers, device=own.device)[own]
+        reference = numbers_on(own.device, numbers)[own]
         return gather_nodes(
             [*maps, *(reference_maps[i] for i in other)],
             [*self.scales, *(self.scales[i] for i in other)],

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from queryseg.ops.host_numbers import numbers_on
+
 PropagationMode = Literal["bilinear", "half_pixel", "nearest"]
 
 
@@ -95,9 +97,9 @@ def select_nodes(masks: Sequence[Tensor]) -> QuadtreeNodes:
         )
     flat = [mask.flatten(1) for mask in masks]
     instance, place = torch.cat(flat, 1).nonzero().unbind(1)
-    ends = torch.tensor([size * size for size in sizes], device=place.device).cumsum(0)
+    ends = numbers_on(place.device, [size * size for size in sizes]).cumsum(0)
     level = torch.bucketize(place, ends, right=True)
-    size = torch.tensor(sizes, device=place.device)[level]
+    size = numbers_on(place.device, sizes)[level]
     place = place - (ends[level] - size * size)
     y = place.div(size, rounding_mode="floor")
     index = torch.stack([instance, y, place - y * size], 1)
@@ -152,7 +154,7 @@ def look_up_positions(nodes: QuadtreeNodes, table: Tensor) -> Tensor:
             f"table must have {sum(nodes.grid_sizes)} rows, one for each row of the grids "
             f"{nodes.grid_sizes}, got shape {tuple(table.shape)}"
         )
-    sizes = torch.tensor(nodes.grid_sizes, device=nodes.level.device)
+    sizes = numbers_on(nodes.level.device, nodes.grid_sizes)
     first = (sizes.cumsum(0) - sizes)[nodes.level]
     return table[nodes.index[:, 1:] + first.unsqueeze(1)].flatten(1)
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from queryseg.ops.host_numbers import numbers_on
 from queryseg.ops.library import define_backward, define_op
 from queryseg.ops.precision import (
     VALUE_DTYPES,
@@ -105,9 +106,10 @@ def cell_windows(
         at 0; (N, G, 2) int64 sample rows and columns of a cell.
     """
     known = feature_level.clamp(0, len(scales) - 1)
-    scale = boxes_xyxy_abs.new_tensor(list(scales))[known].unsqueeze(-1)
+    device, dtype = boxes_xyxy_abs.device, boxes_xyxy_abs.dtype
+    scale = numbers_on(device, scales, dtype)[known].unsqueeze(-1)
     corners = boxes_xyxy_abs.unsqueeze(1) * scale - 0.5
-    grids = boxes_xyxy_abs.new_tensor(list(grid_sizes)).view(-1, 1)
+    grids = numbers_on(device, grid_sizes, dtype).view(-1, 1)
     cells = ((corners[..., 2:] - corners[..., :2]) / grids).flip(-1)
     windows = torch.cat([corners[..., :2].flip(-1), cells], -1)
     if sampling_ratio > 0:

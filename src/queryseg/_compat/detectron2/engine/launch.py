@@ -30,7 +30,8 @@ def launch(
 
     Args:
         main_func: importable from a spawned process.
-        num_gpus_per_machine: processes on each machine; without GPUs they talk over gloo.
+        num_gpus_per_machine: processes on each machine; without GPUs they talk over gloo. 0 is one
+            process, this one.
         num_machines: machines; this function is called on each of them.
         machine_rank: number of this machine.
         dist_url: where the processes meet ("tcp://host:port"); "auto" takes a free local port.
@@ -38,7 +39,7 @@ def launch(
         timeout: how long a process waits for the others.
     """
     world_size = num_machines * num_gpus_per_machine
-    if world_size == 1:
+    if world_size <= 1:
         main_func(*args)
         return
     if dist_url == "auto":
