@@ -227,3 +227,38 @@ template <typename A>
 void atomicAdd(A* to, A value) {
   *to += value;
 }
+
+struct float2 {
+  float x, y;
+};
+
+struct float4 {
+  float x, y, z, w;
+};
+
+inline float2 make_float2(float x, float y) {
+  return {x, y};
+}
+
+inline float4 make_float4(float x, float y, float z, float w) {
+  return {x, y, z, w};
+}
+
+// As on sm_90.
+inline void atomicAdd(float2* to, float2 value) {
+  if (reinterpret_cast<uintptr_t>(to) % sizeof(float2) != 0) {
+    emulation::fail("an atomic addition to two floats at a misaligned address");
+  }
+  atomicAdd(&to->x, value.x);
+  atomicAdd(&to->y, value.y);
+}
+
+inline void atomicAdd(float4* to, float4 value) {
+  if (reinterpret_cast<uintptr_t>(to) % sizeof(float4) != 0) {
+    emulation::fail("an atomic addition to four floats at a misaligned address");
+  }
+  atomicAdd(&to->x, value.x);
+  atomicAdd(&to->y, value.y);
+  atomicAdd(&to->z, value.z);
+  atomicAdd(&to->w, value.w);
+}
