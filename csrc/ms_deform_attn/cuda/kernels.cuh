@@ -45,18 +45,18 @@ __global__ void __launch_bounds__(kThreads)
         const A weights[4] = {above - above * point.fx, above * point.fx, below - below * point.fx,
                               below * point.fx};
         // All loads first, so that they are under way together.
-        Pack<T, N> samples[4] = {};
+        Loaded<T, N> samples[4] = {};
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
           if (active && (point.flags >> corner & 1)) {
-            samples[corner] = *reinterpret_cast<const Pack<T, N>*>(corners[corner]);
+            samples[corner] = *reinterpret_cast<const Loaded<T, N>*>(corners[corner]);
           }
         }
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
 #pragma unroll
           for (int i = 0; i < N; ++i) {
-            total[i] += weights[corner] * to_compute(samples[corner].v[i]);
+            total[i] += weights[corner] * samples[corner].value(i);
           }
         }
       }
@@ -110,12 +110,12 @@ __global__ void __launch_bounds__(kThreads)
         const int64 corners[4] = {upper, upper + token_step, lower, lower + token_step};
         const A weights[4] = {(A(1) - point.fx) * (A(1) - point.fy), point.fx * (A(1) - point.fy),
                               (A(1) - point.fx) * point.fy, point.fx * point.fy};
-        Pack<T, N> samples[4] = {};
+        Loaded<T, N> samples[4] = {};
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
           if (active && (point.flags >> corner & 1)) {
             const T* const from = value + corners[corner] + row.lane * N;
-            samples[corner] = *reinterpret_cast<const Pack<T, N>*>(from);
+            samples[corner] = *reinterpret_cast<const Loaded<T, N>*>(from);
           }
         }
         A products[4] = {};
@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(kThreads)
         for (int corner = 0; corner < 4; ++corner) {
 #pragma unroll
           for (int i = 0; i < N; ++i) {
-            products[corner] += grad[i] * to_compute(samples[corner].v[i]);
+            products[corner] += grad[i] * samples[corner].value(i);
           }
           if (row.exists && (point.flags >> corner & 1)) {
             share.add(grad_value + corners[corner], point.attn * weights[corner], shared_grad);
