@@ -130,3 +130,17 @@ def test_valid_sizes_are_cut_to_the_map(emulated):
     case.valid_sizes = cut
     expected = instance_deform_attn_reference(*case.arguments())
     assert relative_error(outputs[0], expected) < 1e-12
+
+
+@ATOMIC_FLOATS
+def test_a_first_point_of_weight_zero_leaves_the_others_their_weights(emulated):
+    case = make_case(5, instances=2, channels=8, heads=4, points=4).to(torch.float32)
+    layers = dims_of(case)
+    case.dynamic_weights[:, layers.attn_bias] = float("-inf")
+    grad = torch.ones(2, *case.mask_feats.shape[1:3])
+    expected = instance_deform_attn_reference(*case.arguments())
+    assert expected.isfinite().all()
+    for variant in (1, 2):
+        output, grad_feats, _ = run_emulated(emulated, case, grad, variant)
+        assert relative_error(output, expected) < 3e-5
+        assert grad_feats.isfinite().all()

@@ -226,7 +226,8 @@ struct HeadChunk {
         }
         largest = logit;
       }
-      const A attn = exp_of(logit - largest);
+      // A first logit of -infinity is the largest so far, but must not become exp(NaN).
+      const A attn = logit == A(bits_float(0xff800000u)) ? A(0) : exp_of(logit - largest);
       sum += attn;
       A corners[4][kD];
       at.template read<(kC > 0)>(view.map, channel, count, corners);
