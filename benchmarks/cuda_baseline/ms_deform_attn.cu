@@ -16,16 +16,14 @@ namespace {
 
 using torch::stable::Tensor;
 
-constexpr int kThreads = 1024;
 constexpr int kChannels = 32;  // of a head in all cases of the benchmark
 
 baseline::Sizes sizes_of(const Tensor& value, const Tensor& locations) {
-  return {value.size(0),
-          value.size(1),
-          locations.size(1),
-          static_cast<int>(value.size(2)),
-          static_cast<int>(value.size(3)),
-          static_cast<int>(locations.size(3)),
+  STD_TORCH_CHECK(value.numel() < (int64_t{1} << 31) && locations.numel() < (int64_t{1} << 31),
+                  "the baseline counts in 32 bits");
+  return {static_cast<int>(value.size(0)),     static_cast<int>(value.size(1)),
+          static_cast<int>(locations.size(1)), static_cast<int>(value.size(2)),
+          static_cast<int>(value.size(3)),     static_cast<int>(locations.size(3)),
           static_cast<int>(locations.size(4))};
 }
 
@@ -53,8 +51,9 @@ Tensor forward(const Tensor& value, const Tensor& shapes, const Tensor& starts,
                const Tensor& locations, const Tensor& weights) {
   const torch::stable::accelerator::DeviceGuard guard(value.get_device_index());
   const baseline::Sizes sizes = sizes_of(value, locations);
-  const Tensor output = torch::stable::new_empty(
-      value, {sizes.batch, sizes.queries, static_cast<int64_t>(sizes.heads) * sizes.channels});
+  const Tensor output =
+      torch::stable::new_empty(value, {sizes.batch, sizes.queries, sizes.heads * sizes.channels});
+  constexpr int kThreads = baseline::kForwardThreads;
   const int64_t blocks = (output.numel() + kThreads - 1) / kThreads;
   baseline::forward<<<static_cast<unsigned int>(blocks), kThreads, 0, stream_of(value)>>>(
       sizes, read<float>(value), read<long long>(shapes), read<long long>(starts),
@@ -71,7 +70,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
   const Tensor grad_value = torch::stable::new_zeros(value, value.sizes());
   const Tensor grad_locations = torch::stable::new_zeros(locations, locations.sizes());
   const Tensor grad_weights = torch::stable::new_zeros(weights, weights.sizes());
-  const int64_t rows = sizes.batch * sizes.queries * sizes.heads;
+  const int rows = sizes.batch * sizes.queries * sizes.heads;
   STD_TORCH_CHECK(sizes.channels == kChannels, "the baseline knows heads of 32 channels only");
   baseline::backward<kChannels>
       <<<static_cast<unsigned int>(rows), kChannels, 0, stream_of(value)>>>(

@@ -27,7 +27,7 @@ class Call(ctypes.Structure):
     """`Call` of emulation/cuda_baseline.cpp."""
 
     _fields_ = [
-        *((name, ctypes.c_longlong) for name in ("batch", "tokens", "queries")),
+        *((name, ctypes.c_int) for name in ("batch", "tokens", "queries")),
         *((name, ctypes.c_int) for name in ("heads", "channels", "levels", "points")),
         *((f"array_{i}", ctypes.c_void_p) for i in range(10)),
     ]

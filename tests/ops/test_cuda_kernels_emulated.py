@@ -16,6 +16,9 @@ from queryseg.ops.ms_deform_attn import (
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+ATOMIC_FLOATS = pytest.mark.parametrize(
+    "emulated", [1, 4], ids=["one float an addition", "four floats an addition"], indirect=True
+)
 
 
 class Level(ctypes.Structure):
@@ -57,16 +60,22 @@ class Call(ctypes.Structure):
     ]
 
 
-@pytest.fixture(scope="session")
-def emulated(tmp_path_factory) -> ctypes.CDLL:
+def compiled(source: str, folder: Path, atomic_floats: int) -> ctypes.CDLL:
+    """One of the emulations, as for a GPU that adds so many floats at once."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    library = tmp_path_factory.mktemp("emulation") / "ms_deform_attn.so"
+    library = folder / "emulated.so"
     command = [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas"]
-    command += [f"-I{CSRC}", f"-I{HERE / 'emulation'}", str(HERE / "emulation/ms_deform_attn.cpp")]
+    command += [f"-DQUERYSEG_ATOMIC_FLOATS={atomic_floats}"]
+    command += [f"-I{CSRC}", f"-I{HERE / 'emulation'}", str(HERE / "emulation" / source)]
     subprocess.run([*command, "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory, request) -> ctypes.CDLL:
+    return compiled("ms_deform_attn.cpp", tmp_path_factory.mktemp("emulation"), request.param)
 
 
 def describe(sizes: list[int], value: torch.Tensor, locations: torch.Tensor) -> Shape:
@@ -84,13 +93,24 @@ def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
     return ((got.double() - expected.double()).norm() / expected.double().norm()).item()
 
 
-@pytest.mark.parametrize("variant", [0, 1, 2], ids=["scalar", "vectors4", "vectors8"])
+VARIANTS = {  # of emulation/ms_deform_attn.cpp, and channels that fill a group or do not
+    "scalar": (0, 5),
+    "vectors of 4 lanes": (1, 32),
+    "part of 4 lanes": (1, 24),
+    "vectors of 8 lanes": (2, 64),
+    "part of 8 lanes": (2, 40),
+    "half vectors of 8 lanes": (3, 32),
+}
+
+
+@ATOMIC_FLOATS
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_cuda_kernels_equal_the_reference(emulated, dtype, variant):
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     sizes = [5, 7, 3, 4, 1, 1]
     heads, queries, points = 3, 11, 3
-    channels = 5 if variant == 0 else 40 if variant == 2 else 16
+    variant, channels = VARIANTS[variant]
     value = torch.randn(2, 48, heads, channels).to(dtype)
     locations = (1.4 * torch.rand(2, queries, heads, 3, points, 2) - 0.2).to(compute)
     locations[0, 0, 0, 0, 0] = float("nan")

@@ -1,21 +1,16 @@
 """The CUDA kernels, run on the host thread by thread, against the pure-torch reference."""
 
 import ctypes
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 from instance_deform_attn_cases import Case, make_case, relative_error
+from test_cuda_kernels_emulated import ATOMIC_FLOATS, compiled
 
 from queryseg.ops.instance_deform_attn import (
     instance_deform_attn_backward_reference,
     instance_deform_attn_reference,
 )
-
-HERE = Path(__file__).parent
-CSRC = HERE.parents[1] / "csrc"
 
 
 class Dims(ctypes.Structure):
@@ -47,16 +42,9 @@ class Call(ctypes.Structure):
 
 
 @pytest.fixture(scope="session")
-def emulated(tmp_path_factory) -> ctypes.CDLL:
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no C++ compiler")
-    library = tmp_path_factory.mktemp("emulation") / "instance_deform_attn.so"
-    source = HERE / "emulation/instance_deform_attn.cpp"
-    command = [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas"]
-    command += [f"-I{CSRC}", f"-I{HERE / 'emulation'}", str(source), "-o", str(library)]
-    subprocess.run(command, check=True)
-    return ctypes.CDLL(str(library))
+def emulated(tmp_path_factory, request) -> ctypes.CDLL:
+    folder = tmp_path_factory.mktemp("emulation")
+    return compiled("instance_deform_attn.cpp", folder, request.param)
 
 
 def dims_of(case: Case) -> Dims:
@@ -99,6 +87,7 @@ CASES = {
 }
 
 
+@ATOMIC_FLOATS
 @pytest.mark.parametrize("name", CASES)
 def test_emulated_kernels_equal_the_reference(emulated, name):
     case = make_case(1, instances=2, **CASES[name])
@@ -118,6 +107,7 @@ def test_emulated_kernels_equal_the_reference(emulated, name):
             assert relative_error(one, other) < (1e-12 if variant == 0 else 3e-5), variant
 
 
+@ATOMIC_FLOATS
 def test_an_instance_of_no_image_gets_nan_and_gives_no_gradient(emulated):
     case = make_case(3, instances=3, channels=8, heads=4, points=4)
     case.image_index[1] = 2
@@ -130,6 +120,7 @@ def test_an_instance_of_no_image_gets_nan_and_gives_no_gradient(emulated):
     assert grad_weights[::2].any()
 
 
+@ATOMIC_FLOATS
 def test_valid_sizes_are_cut_to_the_map(emulated):
     case = make_case(4, instances=2, channels=8, heads=4, points=4)
     case.valid_sizes = torch.tensor([[100, 100], [-5, 3]])
@@ -139,3 +130,17 @@ def test_valid_sizes_are_cut_to_the_map(emulated):
     case.valid_sizes = cut
     expected = instance_deform_attn_reference(*case.arguments())
     assert relative_error(outputs[0], expected) < 1e-12
+
+
+@ATOMIC_FLOATS
+def test_a_first_point_of_weight_zero_leaves_the_others_their_weights(emulated):
+    case = make_case(5, instances=2, channels=8, heads=4, points=4).to(torch.float32)
+    layers = dims_of(case)
+    case.dynamic_weights[:, layers.attn_bias] = float("-inf")
+    grad = torch.ones(2, *case.mask_feats.shape[1:3])
+    expected = instance_deform_attn_reference(*case.arguments())
+    assert expected.isfinite().all()
+    for variant in (1, 2):
+        output, grad_feats, _ = run_emulated(emulated, case, grad, variant)
+        assert relative_error(output, expected) < 3e-5
+        assert grad_feats.isfinite().all()

@@ -1,15 +1,12 @@
 """The fused CUDA kernels, run on the host thread by thread, against the pure-torch reference."""
 
 import ctypes
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 from ms_deform_attn_cases import relative_error
 from ms_deform_attn_fused_cases import in_one_layer, make_case
-from test_cuda_kernels_emulated import CSRC, DTYPES, HERE, Shape, describe
+from test_cuda_kernels_emulated import ATOMIC_FLOATS, DTYPES, Shape, compiled, describe
 
 from queryseg.ops.ms_deform_attn_fused import (
     ms_deform_attn_fused_backward_reference,
@@ -34,16 +31,9 @@ class Call(ctypes.Structure):
 
 
 @pytest.fixture(scope="module")
-def emulated(tmp_path_factory) -> ctypes.CDLL:
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no C++ compiler")
-    library: Path = tmp_path_factory.mktemp("emulation") / "ms_deform_attn_fused.so"
-    command = [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas"]
-    source = HERE / "emulation/ms_deform_attn_fused.cpp"
-    command += [f"-I{CSRC}", f"-I{HERE / 'emulation'}", str(source), "-o", str(library)]
-    subprocess.run(command, check=True)
-    return ctypes.CDLL(str(library))
+def emulated(tmp_path_factory, request) -> ctypes.CDLL:
+    folder = tmp_path_factory.mktemp("emulation")
+    return compiled("ms_deform_attn_fused.cpp", folder, request.param)
 
 
 # (reference_dim, dtype of offsets and logits beside values narrower than float64)
@@ -55,6 +45,7 @@ KINDS = {
 }
 
 
+@ATOMIC_FLOATS
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("variant", "dtype"),

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from datetime import datetime, timezone
 
 import pytest
@@ -11,7 +12,7 @@ from queryseg.tools import benchmark
 from queryseg.tools.console import ToolError
 from queryseg.tools.op_benchmark import command, machine, ms_deform_attn_cases
 from queryseg.tools.op_benchmark.case import Case, Contender, Cost
-from queryseg.tools.op_benchmark.measure import measure, peak_memory
+from queryseg.tools.op_benchmark.measure import measure, peak_memory, timed
 from queryseg.tools.op_benchmark.ms_deform_attn_cases import contenders
 from queryseg.tools.op_benchmark.ms_deform_attn_fused_cases import contenders as fused_contenders
 
@@ -186,3 +187,31 @@ def test_peak_memory_sees_what_a_run_frees_again():
     if peak is None:
         pytest.skip("this system does not report the peak")
     assert 60 * MEGABYTE < peak < 80 * MEGABYTE
+
+
+def test_what_the_host_takes_to_launch_a_run_is_no_gpu_time(monkeypatch):
+    """A GPU in words: what reaches it, in its order."""
+    queue: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: str) -> None:
+            queue.append(f"event on {stream}")
+
+        def elapsed_time(self, end: "Event") -> float:
+            return 3.0
+
+    def synchronize(device: torch.device) -> None:
+        queue.append("read")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda clocks: queue.append("wait"))
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    seconds = timed(lambda: queue.append("run"), torch.device("cuda:1"), threads=1)
+    assert seconds == pytest.approx(3e-3)
+    event = "event on stream of cuda:1"
+    assert queue == ["wait", event, "run", event, "read"]

@@ -1,22 +1,17 @@
 """The CUDA kernels of quadtree_gather, run on the host, against the pure-torch reference."""
 
 import ctypes
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 from quadtree_gather_cases import make_case, operator_arguments, relative_error
+from test_cuda_kernels_emulated import ATOMIC_FLOATS, DTYPES, compiled
 
 from queryseg.ops.quadtree_gather import (
     quadtree_gather_backward_reference,
     quadtree_gather_reference,
 )
 
-HERE = Path(__file__).parent
-CSRC = HERE.parents[1] / "csrc"
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 NUMBERS = ("nodes", "images", "instances", "levels", "maps", "channels")
 POINTERS = ("windows", "bins", "index", "level", "sizes")
 RESULTS = ("pixels", "grad_pixels", "output", "grad_output")
@@ -32,15 +27,8 @@ class Call(ctypes.Structure):
 
 
 @pytest.fixture(scope="session")
-def emulated_quadtree(tmp_path_factory) -> ctypes.CDLL:
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no C++ compiler")
-    library = tmp_path_factory.mktemp("emulation") / "quadtree.so"
-    command = [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas"]
-    command += [f"-I{CSRC}", f"-I{HERE / 'emulation'}", str(HERE / "emulation/quadtree.cpp")]
-    subprocess.run([*command, "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+def emulated(tmp_path_factory, request) -> ctypes.CDLL:
+    return compiled("quadtree.cpp", tmp_path_factory.mktemp("emulation"), request.param)
 
 
 def addresses(tensors: list[torch.Tensor]) -> ctypes.Array:
@@ -68,18 +56,23 @@ def forward_and_backward(
     return output, grads
 
 
-@pytest.mark.parametrize("wide", [False, True], ids=["scalar", "vectors"])
+@ATOMIC_FLOATS
+@pytest.mark.parametrize(
+    ("wide", "channels"),
+    [(False, 5), (True, 256), (True, 264)],
+    ids=["scalar", "whole vectors", "vectors"],
+)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_cuda_kernels_equal_the_reference(emulated_quadtree, dtype, wide):
+def test_cuda_kernels_equal_the_reference(emulated, dtype, wide, channels):
     compute = torch.float64 if dtype == torch.float64 else torch.float32
-    case = make_case(1, channels=264 if wide else 5, instances=4, nodes=20, dtype=dtype)
+    case = make_case(1, channels=channels, instances=4, nodes=20, dtype=dtype)
     case.feature_level[0] = 0
     case.boxes[0] = torch.tensor([-20.0, -17.0, 21.0, 30.0])
     case.boxes[1, 0] = float("nan")
     features, *nodes = operator_arguments(case)
     features = [feature.contiguous() for feature in features]
     grad_output = torch.randn(20, features[0].shape[3]).to(dtype)
-    output, grads = forward_and_backward(emulated_quadtree, (features, *nodes), grad_output, wide)
+    output, grads = forward_and_backward(emulated, (features, *nodes), grad_output, wide)
 
     sizes = [size for feature in features for size in feature.shape[1:3]]
     expected = quadtree_gather_reference([feature.to(compute) for feature in features], *nodes)
@@ -91,7 +84,8 @@ def test_cuda_kernels_equal_the_reference(emulated_quadtree, dtype, wide):
         assert relative_error(one, other) < accuracy
 
 
-def test_numbers_that_refer_to_nothing_give_zeros(emulated_quadtree):
+@ATOMIC_FLOATS
+def test_numbers_that_refer_to_nothing_give_zeros(emulated):
     case = make_case(0)
     case.boxes[:] = torch.tensor([0.0, 0.0, 64.0, 64.0])
     features, windows, bins, index, level = operator_arguments(case)
@@ -102,7 +96,7 @@ def test_numbers_that_refer_to_nothing_give_zeros(emulated_quadtree):
     known = (index[:, 0] == 0) & (level >= 0) & (level < 3)
     grad_output = torch.ones(12, 4, dtype=torch.float64)
     output, grads = forward_and_backward(
-        emulated_quadtree, (features, windows, bins, index, level), grad_output, False
+        emulated, (features, windows, bins, index, level), grad_output, False
     )
     assert known.sum() == 2
     assert output[known].all()

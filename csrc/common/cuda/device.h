@@ -36,13 +36,31 @@ struct alignas(N * sizeof(T)) Pack {
   T v[N];
 };
 
-// N neighbouring values in one transaction, widened to the compute type.
+// N neighbouring values as one transaction brings them; value(i) widens one.
+template <typename T, int N, bool kInPairs = sizeof(T) == 2 && N % 2 == 0>
+struct alignas(N * sizeof(T)) Loaded {
+  T values[N];
+
+  __device__ __forceinline__ auto value(int i) const { return to_compute(values[i]); }
+};
+
+// Two 16-bit values share a register: taken apart only where they are widened, each costs one
+// instruction instead of three.
+template <typename T, int N>
+struct alignas(N * sizeof(T)) Loaded<T, N, true> {
+  unsigned int pairs[N / 2];
+
+  __device__ __forceinline__ float value(int i) const {
+    return to_compute(T{static_cast<unsigned short>(i % 2 ? pairs[i / 2] >> 16 : pairs[i / 2])});
+  }
+};
+
 template <int N, typename T, typename A>
 __device__ __forceinline__ void load(const T* from, A (&to)[N]) {
-  const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+  const auto loaded = *reinterpret_cast<const Loaded<T, N>*>(from);
 #pragma unroll
   for (int i = 0; i < N; ++i) {
-    to[i] = to_compute(pack.v[i]);
+    to[i] = loaded.value(i);
   }
 }
 
@@ -56,28 +74,90 @@ __device__ __forceinline__ void store(T* to, const A (&from)[N]) {
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
-// to[i] += values[i], in as few transactions as the architecture allows.
-template <int N, typename A>
-__device__ __forceinline__ void atomic_add(A* to, const A (&values)[N]) {
+// Neighbouring floats that one atomic addition takes.
+#ifndef QUERYSEG_ATOMIC_FLOATS
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define QUERYSEG_ATOMIC_FLOATS 4
+#else
+#define QUERYSEG_ATOMIC_FLOATS 1
+#endif
+#endif
+
+// to[i] += values[i], in as few transactions as the architecture allows. `to` is aligned to N
+// values, or to 4 if those are fewer.
+template <int N>
+__device__ __forceinline__ void atomic_add(float* to, const float (&values)[N]) {
+  constexpr int kWidth = N % QUERYSEG_ATOMIC_FLOATS == 0 ? QUERYSEG_ATOMIC_FLOATS
+                         : N % 2 == 0                    ? QUERYSEG_ATOMIC_FLOATS / 2
+                                                         : 1;
+#pragma unroll
+  for (int i = 0; i < N; i += kWidth) {
+    if constexpr (kWidth == 4) {
+      atomicAdd(reinterpret_cast<float4*>(to + i),
+                make_float4(values[i], values[i + 1], values[i + 2], values[i + 3]));
+    } else if constexpr (kWidth == 2) {
+      atomicAdd(reinterpret_cast<float2*>(to + i), make_float2(values[i], values[i + 1]));
+    } else {
+      atomicAdd(to + i, values[i]);
+    }
+  }
+}
+
+template <int N>
+__device__ __forceinline__ void atomic_add(double* to, const double (&values)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) {
     atomicAdd(to + i, values[i]);
   }
 }
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-template <>
-__device__ __forceinline__ void atomic_add<4, float>(float* to, const float (&values)[4]) {
-  atomicAdd(reinterpret_cast<float4*>(to), make_float4(values[0], values[1], values[2], values[3]));
-}
+// What a lane adds when its group adds to kGroup * N neighbouring channels: not N neighbours, as it
+// would load them, but pieces beside those of the other lanes. An addition of all lanes then goes
+// to whole sectors of the cache, which takes as long for a sector as for one of its values. kWhole
+// says that there are always so many channels, so that no piece needs a question.
+template <typename A, int N, int kGroup, bool kWhole>
+struct AtomicShare {
+  static constexpr int kFloats = N < QUERYSEG_ATOMIC_FLOATS ? N : QUERYSEG_ATOMIC_FLOATS;
+  static constexpr int kPiece = sizeof(A) == sizeof(float) ? kFloats : 1;
+  static constexpr int kPieces = N / kPiece;
+  int lane;
+  int channels;  // that there are, a multiple of N
 
-template <>
-__device__ __forceinline__ void atomic_add<8, float>(float* to, const float (&values)[8]) {
-  atomicAdd(reinterpret_cast<float4*>(to), make_float4(values[0], values[1], values[2], values[3]));
-  atomicAdd(reinterpret_cast<float4*>(to + 4),
-            make_float4(values[4], values[5], values[6], values[7]));
-}
-#endif
+  __device__ __forceinline__ int channel(int piece) const {
+    return (piece * kGroup + lane) * kPiece;
+  }
+  __device__ __forceinline__ bool has(int piece) const {
+    return kWhole || channel(piece) < channels;
+  }
+  // Its values of an array, zeros beyond the end.
+  template <typename T>
+  __device__ __forceinline__ void load(const T* from, A (&values)[kPieces][kPiece]) const {
+#pragma unroll
+    for (int piece = 0; piece < kPieces; ++piece) {
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i) {
+        values[piece][i] = A(0);
+      }
+      if (has(piece)) {
+        device::load<kPiece>(from + channel(piece), values[piece]);
+      }
+    }
+  }
+  // to[channel] += weight * value
+  __device__ __forceinline__ void add(A* to, A weight, const A (&values)[kPieces][kPiece]) const {
+#pragma unroll
+    for (int piece = 0; piece < kPieces; ++piece) {
+      A addend[kPiece];
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i) {
+        addend[i] = weight * values[piece][i];
+      }
+      if (has(piece)) {
+        atomic_add(to + channel(piece), addend);
+      }
+    }
+  }
+};
 
 // The value that lane `lane` of the caller's group of kGroup lanes holds.
 template <int kGroup, typename V>

@@ -156,16 +156,41 @@ struct CellPoint {
   __device__ __forceinline__ A weight(int i) const {
     return (i & 1 ? fx : A(1) - fx) * (i & 2 ? fy : A(1) - fy);
   }
-  template <int kD>
+  // kWhole: all kD channels exist and lie at a multiple of their size.
+  template <bool kWhole, int kD>
   __device__ __forceinline__ void read(const A* map, int channel, int count,
                                        A (&corners)[4][kD]) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
+      const A* const from = map + element(i) + channel;
 #pragma unroll
       for (int d = 0; d < kD; ++d) {
-        const bool visible = (flags >> i & 1) && d < count;
-        corners[i][d] = visible ? map[element(i) + channel + d] : A(0);
+        corners[i][d] = !kWhole && (flags >> i & 1) && d < count ? from[d] : A(0);
       }
+      if (kWhole && (flags >> i & 1)) {
+        load<kD>(from, corners[i]);
+      }
+    }
+  }
+  // Adds attn * weight(i) * grads to the map at corner i. A gradient of zero, as the ReLU leaves
+  // it, stays zero whatever the weight is.
+  template <bool kWhole, int kD>
+  __device__ __forceinline__ void add(A* map, int channel, int i, A attn,
+                                      const A (&grads)[kD]) const {
+    A* const to = map + element(i) + channel;
+    A addends[kD];
+    bool any = false;
+#pragma unroll
+    for (int d = 0; d < kD; ++d) {
+      const bool flows = grads[d] != A(0);
+      any = any || flows;
+      addends[d] = flows ? attn * weight(i) * grads[d] : A(0);
+      if (!kWhole && flows) {
+        atomicAdd(to + d, addends[d]);
+      }
+    }
+    if (kWhole && any) {
+      atomic_add(to, addends);
     }
   }
 };
@@ -201,10 +226,11 @@ struct HeadChunk {
         }
         largest = logit;
       }
-      const A attn = exp_of(logit - largest);
+      // A first logit of -infinity is the largest so far, but must not become exp(NaN).
+      const A attn = logit == A(bits_float(0xff800000u)) ? A(0) : exp_of(logit - largest);
       sum += attn;
       A corners[4][kD];
-      at.read(view.map, channel, count, corners);
+      at.template read<(kC > 0)>(view.map, channel, count, corners);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
 #pragma unroll
@@ -361,7 +387,7 @@ __device__ __forceinline__ void differentiate_chunk(const InstanceDims& dims,
                           row + grads.query.project(to_x + dims.channels, bias[1], dims.channels),
                           dims, view);
     A corners[4][kD];
-    at.read(view.map, channel, count, corners);
+    at.template read<(kC > 0)>(view.map, channel, count, corners);
     A grad_x = A(0), grad_y = A(0), grad_attn = A(0);
 #pragma unroll
     for (int d = 0; d < kD; ++d) {
@@ -372,11 +398,11 @@ __device__ __forceinline__ void differentiate_chunk(const InstanceDims& dims,
       grad_x += grad_h[d] * (across + at.fy * (across_below - across));
       grad_y += grad_h[d] * down;
       grad_attn += grad_h[d] * (above + at.fy * down);
+    }
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (grad_h[d] != A(0) && (at.flags >> i & 1)) {
-          atomicAdd(grad_map + at.element(i) + channel + d, attn * at.weight(i) * grad_h[d]);
-        }
+    for (int i = 0; i < 4; ++i) {
+      if (at.flags >> i & 1) {
+        at.template add<(kC > 0)>(grad_map, channel, i, attn, grad_h);
       }
     }
     grads.add(point, attn * grad_x, attn * grad_y, attn * (grad_attn - through));
@@ -427,10 +453,7 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
     if (kC > 0 && active) {
-#pragma unroll
-      for (int c = 0; c < kC; ++c) {
-        atomicAdd(pixel_grads + c, grads.grad_z[c]);
-      }
+      atomic_add(pixel_grads, grads.grad_z);
     }
   }
   __syncthreads();

@@ -4,7 +4,7 @@
 
 #include <limits>
 
-#include "common/cuda/device.h"
+#include "common/cuda/grid.h"
 #include "instance_deform_attn/cuda/kernels.cuh"
 
 namespace queryseg {
@@ -72,9 +72,10 @@ cudaError_t run_backward(const InstanceInputs& inputs, const void* grad_output, 
   return over_blocks(inputs.shape, device::kTilesPerBlock, launch);
 }
 
-// SOIT: 8 channels in heads of 2.
-bool is_soit(const InstanceShape& shape) {
-  return shape.channels == 8 && shape.heads == 4;
+// SOIT: 8 channels in heads of 2, which are read together.
+bool is_soit(const InstanceInputs& inputs) {
+  return inputs.shape.channels == 8 && inputs.shape.heads == 4 &&
+         aligned(inputs.mask_feats, 2 * sizeof(float));
 }
 
 }  // namespace
@@ -84,8 +85,8 @@ cudaError_t instance_deform_attn_forward_cuda(const InstanceInputs& inputs, void
   if (inputs.is_double) {
     return run_forward<double, 0, 4>(inputs, output, stream);
   }
-  return is_soit(inputs.shape) ? run_forward<float, 8, 2>(inputs, output, stream)
-                               : run_forward<float, 0, 4>(inputs, output, stream);
+  return is_soit(inputs) ? run_forward<float, 8, 2>(inputs, output, stream)
+                         : run_forward<float, 0, 4>(inputs, output, stream);
 }
 
 cudaError_t instance_deform_attn_backward_cuda(const InstanceInputs& inputs,
@@ -94,7 +95,7 @@ cudaError_t instance_deform_attn_backward_cuda(const InstanceInputs& inputs,
   if (inputs.is_double) {
     return run_backward<double, 0, 4>(inputs, grad_output, grad_feats, grad_weights, stream);
   }
-  return is_soit(inputs.shape)
+  return is_soit(inputs)
              ? run_backward<float, 8, 2>(inputs, grad_output, grad_feats, grad_weights, stream)
              : run_backward<float, 0, 4>(inputs, grad_output, grad_feats, grad_weights, stream);
 }

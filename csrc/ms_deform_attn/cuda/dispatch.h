@@ -3,6 +3,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <utility>
+
 #include "common/cuda/grid.h"
 #include "ms_deform_attn/cuda/kernels.cuh"
 #include "ms_deform_attn/ms_deform_attn.h"
@@ -28,6 +30,7 @@ inline device::DeviceShape device_shape(const AttnShape& shape) {
 // `MakeSource::of<A>()` is the source of the points, with elements of the compute type A.
 template <typename MakeSource>
 struct Forward {
+  static constexpr bool kAddsAtomically = false;
   const ForwardArgs& args;
   MakeSource make_source;
   cudaStream_t stream;
@@ -48,6 +51,10 @@ struct Forward {
 
 template <typename MakeSource>
 struct Backward {
+  static constexpr bool kAddsAtomically = true;
+  template <typename A>
+  using Source = decltype(std::declval<MakeSource>().template of<A>());
+
   const BackwardArgs& args;
   MakeSource make_source;
   cudaStream_t stream;
@@ -58,7 +65,10 @@ struct Backward {
     unsigned int blocks = 0;
     const cudaError_t error = grid_for(shape.rows * kGroup, &blocks);
     if (error == cudaSuccess) {
-      device::backward_kernel<T, A, N, kGroup><<<blocks, device::kThreads, 0, stream>>>(
+      const auto kernel = shape.channels % (N * kGroup) == 0
+                              ? device::backward_kernel<T, A, N, kGroup, true, Source<A>>
+                              : device::backward_kernel<T, A, N, kGroup, false, Source<A>>;
+      kernel<<<blocks, device::kThreads, 0, stream>>>(
           shape, make_source.template of<A>(), static_cast<const T*>(args.value),
           static_cast<const T*>(args.grad_output), static_cast<A*>(args.grad_value));
     }
@@ -74,8 +84,12 @@ cudaError_t choose_kernel(const Launch& launch, bool aligned) {
   if (!aligned || channels % kPack != 0) {
     return launch.template run<T, A, 1, 32>();
   }
-  return channels <= 4 * kPack ? launch.template run<T, A, kPack, 4>()
-                               : launch.template run<T, A, kPack, 8>();
+  if (channels > 4 * kPack) {
+    return launch.template run<T, A, kPack, 8>();
+  }
+  // Eight lanes add to whole sectors of the cache, four to halves.
+  constexpr bool kHalve = Launch::kAddsAtomically && kPack == 8;
+  return launch.template run<T, A, kHalve ? 4 : kPack, kHalve ? 8 : 4>();
 }
 
 template <typename Launch>

@@ -45,18 +45,18 @@ __global__ void __launch_bounds__(kThreads)
         const A weights[4] = {above - above * point.fx, above * point.fx, below - below * point.fx,
                               below * point.fx};
         // All loads first, so that they are under way together.
-        Pack<T, N> samples[4] = {};
+        Loaded<T, N> samples[4] = {};
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
           if (active && (point.flags >> corner & 1)) {
-            samples[corner] = *reinterpret_cast<const Pack<T, N>*>(corners[corner]);
+            samples[corner] = *reinterpret_cast<const Loaded<T, N>*>(corners[corner]);
           }
         }
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
 #pragma unroll
           for (int i = 0; i < N; ++i) {
-            total[i] += weights[corner] * to_compute(samples[corner].v[i]);
+            total[i] += weights[corner] * samples[corner].value(i);
           }
         }
       }
@@ -67,11 +67,13 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <typename T, typename A, int N, int kGroup, typename Source>
+// kWhole: kGroup * N divides the channels.
+template <typename T, typename A, int N, int kGroup, bool kWhole, typename Source>
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(DeviceShape shape, Source source, const T* value, const T* grad_output,
                     A* grad_value) {
   constexpr int kItems = kGroup < 8 ? kGroup : 8;
+  using Share = AtomicShare<A, N, kGroup, kWhole>;
   __shared__ DeviceLevel levels[kMaxLevels];
   share_levels(shape, levels);
   const Row<kGroup> row(shape);
@@ -91,37 +93,40 @@ __global__ void __launch_bounds__(kThreads)
     A grad_attn[kItems] = {};
     for (int first = 0; first < shape.channels; first += kGroup * N) {
       const int channel = first + row.lane * N;
-      const bool active = channel < shape.channels && row.exists;
+      const bool active = (kWhole || channel < shape.channels) && row.exists;
+      const T* const grads = grad_output + row.index * shape.channels + first;
       A grad[N] = {};
       if (active) {
-        load<N>(grad_output + row.index * shape.channels + channel, grad);
+        load<N>(grads + row.lane * N, grad);
       }
+      const Share share = {row.lane, shape.channels - first};
+      A shared_grad[Share::kPieces][Share::kPiece];
+      share.load(grads, shared_grad);
 #pragma unroll
       for (int item = 0; item < kItems; ++item) {
         const Located<A> point = located_by<kGroup>(own, item);
-        const int64 upper = image + point.token * token_step + channel;
+        const int64 upper = image + point.token * token_step + first;
         const int64 lower = upper + (point.flags >> 4) * token_step;
         const int64 corners[4] = {upper, upper + token_step, lower, lower + token_step};
         const A weights[4] = {(A(1) - point.fx) * (A(1) - point.fy), point.fx * (A(1) - point.fy),
                               (A(1) - point.fx) * point.fy, point.fx * point.fy};
-        Pack<T, N> samples[4] = {};
+        Loaded<T, N> samples[4] = {};
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
           if (active && (point.flags >> corner & 1)) {
-            samples[corner] = *reinterpret_cast<const Pack<T, N>*>(value + corners[corner]);
+            const T* const from = value + corners[corner] + row.lane * N;
+            samples[corner] = *reinterpret_cast<const Loaded<T, N>*>(from);
           }
         }
         A products[4] = {};
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
-          A addend[N];
 #pragma unroll
           for (int i = 0; i < N; ++i) {
-            products[corner] += grad[i] * to_compute(samples[corner].v[i]);
-            addend[i] = point.attn * weights[corner] * grad[i];
+            products[corner] += grad[i] * samples[corner].value(i);
           }
-          if (active && (point.flags >> corner & 1)) {
-            atomic_add<N>(grad_value + corners[corner], addend);
+          if (row.exists && (point.flags >> corner & 1)) {
+            share.add(grad_value + corners[corner], point.attn * weights[corner], shared_grad);
           }
         }
         const A above = products[0] + point.fx * (products[1] - products[0]);

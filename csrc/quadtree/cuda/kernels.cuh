@@ -148,7 +148,8 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(NodeArgs<const T, A> a
   }
 }
 
-template <typename T, typename A, int N>
+// kWhole: kWarp * N divides the channels.
+template <typename T, typename A, int N, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     spread_kernel(NodeArgs<A, A> args, const T* grad_output) {
   const int64 thread = static_cast<int64>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -157,18 +158,14 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
   const NodeCell<A, A> cell(args, node);
-  for (int channel = static_cast<int>(thread % kWarp) * N; channel < args.channels;
-       channel += kWarp * N) {
-    A grad[N];
-    load<N>(grad_output + node * args.channels + channel, grad);
+  using Share = AtomicShare<A, N, kWarp, kWhole>;
+  for (int first = 0; first < args.channels; first += kWarp * N) {
+    const Share share = {static_cast<int>(thread % kWarp), args.channels - first};
+    A grad[Share::kPieces][Share::kPiece];
+    share.load(grad_output + node * args.channels + first, grad);
     cell.for_corners([&](int64 pixel, A weight) {
       if (weight != A(0)) {
-        A addend[N];
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-          addend[i] = weight * grad[i];
-        }
-        atomic_add<N>(cell.map.pixels + pixel * args.channels + channel, addend);
+        share.add(cell.map.pixels + pixel * args.channels + first, weight, grad);
       }
     });
   }

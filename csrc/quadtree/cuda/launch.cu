@@ -54,7 +54,10 @@ struct Backward {
 
   template <typename T, typename A, int N>
   cudaError_t run(unsigned int blocks) const {
-    device::spread_kernel<T, A, N><<<blocks, device::kThreads, 0, stream>>>(
+    const auto kernel = args.shape.channels % (N * device::kWarp) == 0
+                            ? device::spread_kernel<T, A, N, true>
+                            : device::spread_kernel<T, A, N, false>;
+    kernel<<<blocks, device::kThreads, 0, stream>>>(
         node_args<A, A>(args.shape, args.nodes, args.grad_maps),
         static_cast<const T*>(args.grad_output));
     return cudaGetLastError();

@@ -2,12 +2,15 @@
 //
 // Each thread of a block is a fiber. Fibers switch only inside barriers and shuffles, which wait
 // for the whole block or warp: a kernel in which some lanes skip a shuffle stops with a message
-// here where it would be undefined on a GPU. Blocks run one after the other.
+// here where it would be undefined on a GPU. Warps and their lanes run in ever another order, some
+// warps straight to the next barrier before others begin, so that what one thread reads of another
+// without a barrier comes out wrong. Blocks run one after the other.
 #pragma once
 
 #include <ucontext.h>
 
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -103,14 +106,48 @@ V exchange(V value, int source, long kind) {
   return value;
 }
 
+// Numbers without a pattern, the same in every run.
+struct Dice {
+  unsigned int state = 1;
+  unsigned int roll() {
+    state = 1664525 * state + 1013904223;
+    return state >> 8;
+  }
+};
+
+// Calls visit(i) for every i below `count`, a power of two, in some order.
+template <typename Visit>
+void in_some_order(unsigned int count, Dice& dice, const Visit& visit) {
+  const unsigned int first = dice.roll(), step = dice.roll() | 1;
+  for (unsigned int i = 0; i < count; ++i) {
+    visit((first + i * step) % count);
+  }
+}
+
+// Every thread of a warp as far as it comes alone; returns how many have finished.
+inline unsigned int run_warp(Block& state, unsigned int warp, Dice& dice) {
+  unsigned int finished = 0;
+  in_some_order(kWarp, dice, [&](unsigned int lane) {
+    current = static_cast<int>(warp * kWarp + lane);
+    Thread& thread = state.threads[current];
+    if (!thread.finished) {
+      thread_index.x = current;
+      swapcontext(&state.scheduler, &thread.context);
+    }
+    finished += thread.finished;
+  });
+  return finished;
+}
+
 // Runs kernel() for `blocks` blocks of `threads` threads.
 template <typename Kernel>
 void launch(unsigned int blocks, unsigned int threads, const Kernel& kernel) {
   static const Kernel* running;
   running = &kernel;
-  if (threads % kWarp != 0) {
-    fail("blocks must be made of whole warps");
+  if (threads % kWarp != 0 || (threads & (threads - 1)) != 0) {
+    fail("blocks must be made of whole warps, a power of two of them");
   }
+  Dice dice;
   block_dim.x = threads;
   grid_dim.x = blocks;
   for (block_index.x = 0; block_index.x < blocks; ++block_index.x) {
@@ -135,16 +172,19 @@ void launch(unsigned int blocks, unsigned int threads, const Kernel& kernel) {
       }),
                   0);
     }
-    for (size_t finished = 0; finished < threads;) {
+    for (unsigned int finished = 0; finished < threads;) {
       const long before = state.progress;
       finished = 0;
-      for (current = 0; current < static_cast<int>(threads); ++current) {
-        if (!state.threads[current].finished) {
-          thread_index.x = current;
-          swapcontext(&state.scheduler, &state.threads[current].context);
-        }
-        finished += state.threads[current].finished;
-      }
+      in_some_order(threads / kWarp, dice, [&](unsigned int warp) {
+        const bool straight = dice.roll() % 2 == 0;
+        long reached;
+        unsigned int of_warp;
+        do {
+          reached = state.progress;
+          of_warp = run_warp(state, warp, dice);
+        } while (straight && state.progress != reached);
+        finished += of_warp;
+      });
       if (state.progress == before && finished < threads) {
         fail("deadlock: some threads skipped a barrier or a shuffle");
       }
@@ -186,4 +226,39 @@ inline double __dmul_rn(double a, double b) {
 template <typename A>
 void atomicAdd(A* to, A value) {
   *to += value;
+}
+
+struct float2 {
+  float x, y;
+};
+
+struct float4 {
+  float x, y, z, w;
+};
+
+inline float2 make_float2(float x, float y) {
+  return {x, y};
+}
+
+inline float4 make_float4(float x, float y, float z, float w) {
+  return {x, y, z, w};
+}
+
+// As on sm_90.
+inline void atomicAdd(float2* to, float2 value) {
+  if (reinterpret_cast<uintptr_t>(to) % sizeof(float2) != 0) {
+    emulation::fail("an atomic addition to two floats at a misaligned address");
+  }
+  atomicAdd(&to->x, value.x);
+  atomicAdd(&to->y, value.y);
+}
+
+inline void atomicAdd(float4* to, float4 value) {
+  if (reinterpret_cast<uintptr_t>(to) % sizeof(float4) != 0) {
+    emulation::fail("an atomic addition to four floats at a misaligned address");
+  }
+  atomicAdd(&to->x, value.x);
+  atomicAdd(&to->y, value.y);
+  atomicAdd(&to->z, value.z);
+  atomicAdd(&to->w, value.w);
 }

@@ -46,14 +46,22 @@ static void run(const Call& call) {
   emulation::launch(blocks, kThreads, [&] {
     forward_kernel<T, A, N, kGroup>(*call.shape, source, value, static_cast<T*>(call.output));
   });
-  emulation::launch(blocks, kThreads, [&] {
-    backward_kernel<T, A, N, kGroup>(*call.shape, source, value,
-                                     static_cast<const T*>(call.grad_output),
-                                     static_cast<A*>(call.grad_value));
-  });
+  const auto backward = [&](auto whole) {
+    emulation::launch(blocks, kThreads, [&] {
+      backward_kernel<T, A, N, kGroup, decltype(whole)::value>(
+          *call.shape, source, value, static_cast<const T*>(call.grad_output),
+          static_cast<A*>(call.grad_value));
+    });
+  };
+  if (call.shape->channels % (N * kGroup) == 0) {
+    backward(std::true_type());
+  } else {
+    backward(std::false_type());
+  }
 }
 
-// variant: 0 one channel per lane, 1 and 2 vectors in groups of 4 and 8 lanes.
+// variant: 0 one channel per lane, 1 and 2 vectors in groups of 4 and 8 lanes, 3 vectors of 8 bytes
+// in groups of 8.
 template <typename T, typename A>
 static void choose(const Call& call, int variant) {
   constexpr int kPack = 16 / sizeof(T);
@@ -61,8 +69,10 @@ static void choose(const Call& call, int variant) {
     run<T, A, 1, 32>(call);
   } else if (variant == 1) {
     run<T, A, kPack, 4>(call);
-  } else {
+  } else if (variant == 2) {
     run<T, A, kPack, 8>(call);
+  } else {
+    run<T, A, kPack / 2, 8>(call);
   }
 }
 

@@ -46,10 +46,17 @@ static void run(const Call& call) {
   emulation::launch(blocks, kThreads, [&] {
     gather_kernel<T, A, N>(node_args<const T, A>(call, call.pixels), static_cast<T*>(call.output));
   });
-  emulation::launch(blocks, kThreads, [&] {
-    spread_kernel<T, A, N>(node_args<A, A>(call, call.grad_pixels),
-                           static_cast<const T*>(call.grad_output));
-  });
+  const auto backward = [&](auto whole) {
+    emulation::launch(blocks, kThreads, [&] {
+      spread_kernel<T, A, N, decltype(whole)::value>(node_args<A, A>(call, call.grad_pixels),
+                                                     static_cast<const T*>(call.grad_output));
+    });
+  };
+  if (call.channels % (N * kWarp) == 0) {
+    backward(std::true_type());
+  } else {
+    backward(std::false_type());
+  }
 }
 
 template <typename T, typename A>

@@ -3,8 +3,8 @@
 import os
 import platform
 import re
-import time
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from queryseg.ops import build_info
 from queryseg.tools.op_benchmark.case import Cost
+from queryseg.tools.op_benchmark.measure import timed
 
 COPIED_BYTES = 2**28  # far more than any cache holds
 L1_BYTES_PER_CLOCK = 128  # of one multiprocessor, from Volta to Hopper
@@ -64,11 +65,7 @@ def copy_bandwidth(device: torch.device) -> float:
     target = torch.empty_like(source)
     best = float("inf")
     for _ in range(6):  # the first one touches the pages
-        begin = time.perf_counter()
-        target.copy_(source)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - begin)
+        best = min(best, timed(partial(target.copy_, source), device, torch.get_num_threads()))
     return 2 * COPIED_BYTES / best
 
 
