@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.data import MetadataCatalog
+from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 
 from queryseg.data.coco_json import LoadedSet, finish_coco, read_coco_json
 
@@ -33,8 +33,8 @@ def load_cocofied_lvis(
         ValueError: an id that is none of COCO's, or what `load_coco_json` raises.
     """
     coco = read_coco_json(json_file, image_root)
-    metadata = MetadataCatalog.get("coco_2017_val")
-    index_of: dict[int, int] = dict(metadata.thing_dataset_id_to_contiguous_id)
+    of_coco = _get_builtin_metadata("coco")
+    index_of: dict[int, int] = of_coco["thing_dataset_id_to_contiguous_id"]
     if unknown := sorted(set(coco.categories) - set(index_of)):
         raise ValueError(
             f"{json_file} has categories {unknown[:5]}, which COCO has not: make it of LVIS v0.5 "
@@ -43,4 +43,4 @@ def load_cocofied_lvis(
     for image in coco.images:
         file = Path(image["file_name"])
         image["file_name"] = str(file.with_name(file.name[-LENGTH_OF_NAME:]))
-    return finish_coco(coco, class_names or metadata.thing_classes, index_of, check_files)
+    return finish_coco(coco, class_names or of_coco["thing_classes"], index_of, check_files)
