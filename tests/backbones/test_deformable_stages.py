@@ -22,7 +22,11 @@ def test_the_named_stages_deform_in_every_block(modulated: bool) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("modulated", [False, True])
-def test_autocast_moves_a_deformable_stage_little(dtype: torch.dtype, modulated: bool) -> None:
+def test_autocast_moves_a_deformable_stage_little(
+    dtype: torch.dtype, modulated: bool, detectron2_kind: str
+) -> None:
+    if modulated and detectron2_kind == "real":
+        pytest.skip("Detectron2 has no modulated deformable convolution on the CPU")
     torch.manual_seed(0)
     stages = make_deformable_stages(
         depth=50, deform_stages=["res2"], deform_modulated=modulated, norm="BN"
@@ -33,9 +37,11 @@ def test_autocast_moves_a_deformable_stage_little(dtype: torch.dtype, modulated:
     expected = block(x)
     with torch.autocast("cpu", dtype=dtype):
         found = block(x)
-    found.float().square().sum().backward()
     # Rounding to eight bits in the convolutions around it: 0.6 % was measured.
     error = (found.float() - expected).norm() / expected.norm()
     assert error < 0.02
+    if detectron2_kind == "real":
+        return  # nor a backward pass of the plain one
+    found.float().square().sum().backward()
     assert block.conv2_offset.weight.grad.abs().max() > 0
     assert all(p.grad.isfinite().all() for p in block.parameters())
