@@ -194,3 +194,24 @@ def test_config_saved_and_loaded_again_builds_the_same_model(name: str, tmp_path
     cfg.model.num_classes = 11
     with torch.device("meta"):
         assert instantiate(cfg.model).class_heads[0].weight.shape[0] == 11
+
+
+RECIPES = [name for name in CONFIGS if not name.endswith("_tiny.py")]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_steps_are_epochs_of_all_images_of_coco_with_objects_or_without(name: str) -> None:
+    cfg = load_config(name)
+    assert cfg.dataloader.train.dataset.filter_empty is False
+    steps_of_epoch = -(-118_287 // cfg.train.total_batch_size)
+    epochs = 36 if "hdetr" in name else 12
+    assert cfg.train.max_iter == epochs * steps_of_epoch
+    assert cfg.dataloader.train.mapper.augmentations[0].crop_max_size >= 7 * 600
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("hdetr_swin_t", 0.2), ("hdetr_swin_l_n900", 0.5), ("dino_swin_l_4scale", 0.2)],
+)
+def test_paths_of_a_swin_are_dropped_as_often_as_in_the_release(name: str, rate: float) -> None:
+    assert load_config(f"detectors/{name}.py").model.backbone.drop_path_rate == rate
