@@ -215,3 +215,20 @@ def test_steps_are_epochs_of_all_images_of_coco_with_objects_or_without(name: st
 )
 def test_paths_of_a_swin_are_dropped_as_often_as_in_the_release(name: str, rate: float) -> None:
     assert load_config(f"detectors/{name}.py").model.backbone.drop_path_rate == rate
+
+
+def test_all_matrices_of_the_transformer_of_dino_start_xavier_uniform() -> None:
+    model = small_dino(num_queries=200)
+    shapes = {
+        "queries.content.weight": (200, 64),
+        "decoder.query_position.mlp.layers.0.weight": (64, 128),
+        "decoder.query_position.mlp.layers.1.weight": (64, 64),
+        "proposals.linear.weight": (64, 64),
+        "decoder.layers.0.self_attention.attention.in_proj_weight": (192, 64),
+        "decoder.layers.0.ffn.linear1.weight": (128, 64),
+    }
+    for name, shape in shapes.items():
+        weight = model.get_parameter(name)
+        assert weight.shape == shape
+        bound = (6 / sum(shape)) ** 0.5
+        assert 0.99 * bound < weight.abs().max() <= bound, name
