@@ -232,3 +232,24 @@ def test_all_matrices_of_the_transformer_of_dino_start_xavier_uniform() -> None:
         assert weight.shape == shape
         bound = (6 / sum(shape)) ** 0.5
         assert 0.99 * bound < weight.abs().max() <= bound, name
+
+
+def test_noisy_losses_count_the_groups_of_their_own_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other process has 60 instances; an image so full leaves it with a single group."""
+    model = small_dino(denoising_queries=12).train()
+    inputs = [image_input(64, 64, 2), image_input(64, 64, 1, seed=1)]
+
+    def losses() -> dict[str, torch.Tensor]:
+        torch.manual_seed(2)
+        return model(inputs)
+
+    alone = losses()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.add_(60))
+    together = losses()
+    share = 3 / ((3 + 60) / 2)
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value * share, rtol=1e-5, atol=1e-6)
