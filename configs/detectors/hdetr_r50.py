@@ -45,9 +45,11 @@ dataloader.train.mapper.augmentations = [
         short_edge_length=[480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
         max_size=1333,
         crop=True,
+        crop_max_size=4200,
     )
 ]
 dataloader.train.mapper.recompute_boxes = False
+dataloader.train.dataset.filter_empty = False
 
 optimizer.lr = 2e-4
 optimizer.weight_decay = 1e-4

@@ -29,6 +29,7 @@ model.repeats = 4
 model.max_detections = 50
 
 use_small_set(dataloader, augmentations=ANY_QUARTER_TURN)
+dataloader.train.dataset.filter_empty = True
 dataloader.train.mapper.filter_empty = True
 dataloader.train.mapper.recompute_boxes = True
 

@@ -7,4 +7,4 @@ torchvision's weights do.
 from .fastinst_r50_d3 import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.stages.depth = 101
-train.init_checkpoint = "detectron2://ImageNetPretrained/torchvision/R-101.pkl"
+train.init_checkpoint = "zoo://resnet101-torchvision"

@@ -4,4 +4,4 @@
 from .queryinst_r50_300q_3x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.bottom_up.stages.depth = 101
-train.init_checkpoint = "detectron2://ImageNetPretrained/torchvision/R-101.pkl"
+train.init_checkpoint = "zoo://resnet101-torchvision"

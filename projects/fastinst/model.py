@@ -29,7 +29,8 @@ class FastInst(ImageModel):
         size_divisibility: images are padded at the right and bottom to multiples of this.
         max_detections: instances per image.
         gt_guidance: train each decoder layer a second time with ground-truth masks as attention
-            masks (section 3.5). Without masked attention there is nothing to guide.
+            masks (section 3.5). Without masked attention there is nothing to guide, and without
+            deep supervision there is no loss for it.
     """
 
     def __init__(
@@ -58,7 +59,10 @@ class FastInst(ImageModel):
         self.criterion = criterion
         self.num_classes = num_classes
         self.max_detections = max_detections
-        self.gt_guidance = gt_guidance and decoder.uses_masks
+        self.gt_guidance = gt_guidance and decoder.uses_masks and criterion.deep_supervision
+        if not criterion.deep_supervision:
+            # Their masks still steer the attention, but no loss reaches them: DDP would wait.
+            decoder.heads[:-1].requires_grad_(False)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Train on or segment a batch.

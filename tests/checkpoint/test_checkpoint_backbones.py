@@ -19,6 +19,8 @@ from queryseg.checkpoint import Checkpointer, CheckpointError
 from queryseg.checkpoint.name_matching import match_by_ending
 from queryseg.checkpoint.resnet_layout import TORCHVISION_RESNET
 from queryseg.checkpoint.zoo import SHARED_RELEASES, known_releases, resolve_zoo_name
+from queryseg.engine import load_config
+from queryseg.engine.config import installed_configs
 
 
 class Detector(nn.Module):
@@ -234,6 +236,20 @@ def test_zoo_names_stand_for_addresses():
     assert resolve_zoo_name("a/b.pth") == "a/b.pth"
     with pytest.raises(CheckpointError, match=r"known are, for example: .*resnet50-msra"):
         resolve_zoo_name("zoo://resnet50-msr")
+
+
+# The backbones that Detectron2's model zoo lists. It has no ResNet-101 of torchvision.
+DETECTRON2_BACKBONES = {"MSRA/R-50", "MSRA/R-101", "FAIR/X-101-32x8d", "torchvision/R-50"}
+
+
+@pytest.mark.parametrize("name", list(installed_configs()))
+def test_a_config_starts_from_a_backbone_that_is_published(name: str):
+    path = load_config(name).train.init_checkpoint
+    if path.startswith("detectron2://ImageNetPretrained/"):
+        file = path.removeprefix("detectron2://ImageNetPretrained/")
+        assert file.removesuffix(".pkl") in DETECTRON2_BACKBONES
+    elif path.startswith("zoo://"):
+        assert path.removeprefix("zoo://") in known_releases()
 
 
 def test_a_file_that_cannot_be_fetched_says_what_to_do(monkeypatch):

@@ -191,3 +191,20 @@ def test_multi_scale_resizes_all_and_crops_half_of_the_images() -> None:
 
     assert sizes() == {0}
     assert sizes(crop=True) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "shorter"), [({}, {333}), ({"crop_max_size": 4200}, {400, 500})]
+)
+def test_wide_images_are_shrunk_before_the_crop_only_as_far_as_asked(
+    options: dict[str, int], shorter: set[int]
+) -> None:
+    augment = multi_scale([480], crop=True, crop_short_edges=(400, 500), **options)
+    found = set()
+    for seed in range(40):
+        np.random.seed(seed)
+        transforms = augment(T.AugInput(np.zeros((30, 120, 3), dtype=np.uint8))).transforms
+        names = [type(transform).__name__ for transform in transforms]
+        if "CropTransform" in names:
+            found.add(transforms[names.index("CropTransform") - 1].new_h)
+    assert found == shorter

@@ -194,3 +194,62 @@ def test_config_saved_and_loaded_again_builds_the_same_model(name: str, tmp_path
     cfg.model.num_classes = 11
     with torch.device("meta"):
         assert instantiate(cfg.model).class_heads[0].weight.shape[0] == 11
+
+
+RECIPES = [name for name in CONFIGS if not name.endswith("_tiny.py")]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_steps_are_epochs_of_all_images_of_coco_with_objects_or_without(name: str) -> None:
+    cfg = load_config(name)
+    assert cfg.dataloader.train.dataset.filter_empty is False
+    steps_of_epoch = -(-118_287 // cfg.train.total_batch_size)
+    epochs = 36 if "hdetr" in name else 12
+    assert cfg.train.max_iter == epochs * steps_of_epoch
+    assert cfg.dataloader.train.mapper.augmentations[0].crop_max_size >= 7 * 600
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("hdetr_swin_t", 0.2), ("hdetr_swin_l_n900", 0.5), ("dino_swin_l_4scale", 0.2)],
+)
+def test_paths_of_a_swin_are_dropped_as_often_as_in_the_release(name: str, rate: float) -> None:
+    assert load_config(f"detectors/{name}.py").model.backbone.drop_path_rate == rate
+
+
+def test_all_matrices_of_the_transformer_of_dino_start_xavier_uniform() -> None:
+    model = small_dino(num_queries=200)
+    shapes = {
+        "queries.content.weight": (200, 64),
+        "decoder.query_position.mlp.layers.0.weight": (64, 128),
+        "decoder.query_position.mlp.layers.1.weight": (64, 64),
+        "proposals.linear.weight": (64, 64),
+        "decoder.layers.0.self_attention.attention.in_proj_weight": (192, 64),
+        "decoder.layers.0.ffn.linear1.weight": (128, 64),
+    }
+    for name, shape in shapes.items():
+        weight = model.get_parameter(name)
+        assert weight.shape == shape
+        bound = (6 / sum(shape)) ** 0.5
+        assert 0.99 * bound < weight.abs().max() <= bound, name
+
+
+def test_noisy_losses_count_the_groups_of_their_own_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other process has 60 instances; an image so full leaves it with a single group."""
+    model = small_dino(denoising_queries=12).train()
+    inputs = [image_input(64, 64, 2), image_input(64, 64, 1, seed=1)]
+
+    def losses() -> dict[str, torch.Tensor]:
+        torch.manual_seed(2)
+        return model(inputs)
+
+    alone = losses()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.add_(60))
+    together = losses()
+    share = 3 / ((3 + 60) / 2)
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value * share, rtol=1e-5, atol=1e-6)

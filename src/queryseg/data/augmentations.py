@@ -197,6 +197,7 @@ def multi_scale(
     crop: bool = False,
     crop_short_edges: Sequence[int] = (400, 500, 600),
     crop_size: Sequence[int] = (384, 600),
+    crop_max_size: int | None = None,
 ) -> T.AugmentationList:
     """Flip, then resize to a random scale; with `crop`, half of the images as DETR crops them.
 
@@ -208,13 +209,14 @@ def multi_scale(
         sample_style: "choice" or "range" (of whole numbers).
         crop: whether half of the images are cropped.
         crop_short_edges: scales before the crop.
-        crop_size: least and largest side of the window.
+        crop_size: least and largest side of the window, in pixels.
+        crop_max_size: longest side before the crop; by default `max_size`. DETR has no limit there.
     """
     resize = T.ResizeShortestEdge(list(short_edge_length), max_size, sample_style)
     flip = T.RandomFlip()
     if not crop:
         return T.AugmentationList([flip, resize])
-    before = T.ResizeShortestEdge(list(crop_short_edges), max_size, "choice")
+    before = T.ResizeShortestEdge(list(crop_short_edges), crop_max_size or max_size, "choice")
     window = T.RandomCrop("absolute_range", tuple(crop_size))
     return T.AugmentationList([flip, RandomChoice([resize], [before, window, resize])])
 

@@ -36,6 +36,8 @@ class ProposalQueries(nn.Module):
 class LearnedContent(nn.Module):
     """Learned contents attached to proposed boxes by rank, without positions (DINO).
 
+    They start Xavier-uniform, like all matrices of the official Transformer.
+
     Args:
         embed_dim: C.
         num_queries: how many contents.
@@ -44,6 +46,7 @@ class LearnedContent(nn.Module):
     def __init__(self, *, embed_dim: int = 256, num_queries: int) -> None:
         super().__init__()
         self.content = nn.Embedding(num_queries, embed_dim)
+        nn.init.xavier_uniform_(self.content.weight)
 
     def forward(self, references: Tensor) -> Queries:
         """(B, Q, 4) boxes as cx, cy, w, h in [0, 1] to queries."""

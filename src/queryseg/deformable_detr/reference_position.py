@@ -8,6 +8,8 @@ from queryseg.layers import MLP, sine_box_encoding
 class ReferencePosition(nn.Module):
     """Query positions that follow the boxes from layer to layer (DAB-DETR, DINO).
 
+    Weights start Xavier-uniform, like all matrices of the official Transformer.
+
     Args:
         embed_dim: C.
         temperature: of the sines.
@@ -20,6 +22,9 @@ class ReferencePosition(nn.Module):
         self.mlp = MLP(
             input_dim=2 * embed_dim, hidden_dim=embed_dim, output_dim=embed_dim, num_layers=2
         )
+        for parameter in self.mlp.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
 
     def forward(self, references: Tensor) -> Tensor:
         """(B, Q, 4) boxes in [0, 1] of the padded image to (B, Q, C)."""

@@ -52,7 +52,8 @@ class DetectionCriterion(nn.Module):
             targets: ground truth of the batch, labels as outputs of the class head.
             suffixes: what the names of the losses of each set end in.
             assignments: who stands for whom in each set; matched here if None.
-            repeats: how often each instance stands for itself beyond the targets.
+            repeats: how often each instance stands for itself beyond the targets, here and not in
+                other processes: only the number of instances is averaged over those.
 
         Returns:
             `loss_class`, `loss_box` and `loss_giou` with the suffix of each set.
@@ -60,7 +61,7 @@ class DetectionCriterion(nn.Module):
         if assignments is None:
             assignments = self.matcher(predictions, targets)
         device = targets.labels.device
-        count = mean_target_count(len(targets.labels) * repeats, device)
+        count = repeats * mean_target_count(len(targets.labels), device)
         losses: dict[str, Tensor] = {}
         with torch.autocast(device.type, enabled=False):
             for suffix, prediction, assignment in zip(suffixes, predictions, assignments):

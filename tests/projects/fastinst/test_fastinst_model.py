@@ -58,6 +58,23 @@ def test_every_trainable_parameter_gets_a_finite_gradient(
     assert without_gradient(model) == []
 
 
+@pytest.mark.parametrize("update", ["pixel_then_query", "pixel_only"])
+def test_without_deep_supervision_only_what_the_last_head_needs_is_computed_and_learns(
+    update: str,
+) -> None:
+    model = small_model(
+        "model.criterion.deep_supervision=false",
+        "model.decoder.num_layers=2",
+        f"model.decoder.update={update}",
+    )
+    model.decoder.guided = None  # not to be called
+    losses = _train_step(model, [image_input(64, 96, 2), image_input(64, 96, 0)])
+    assert set(losses) == {"loss_ce", "loss_mask", "loss_dice", "loss_proposal"}
+    assert without_gradient(model) == []
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {name.split(".")[2] for name in trained if name.startswith("decoder.heads")} == {"2"}
+
+
 def test_a_broken_feature_reaches_the_losses_instead_of_stopping_the_matching() -> None:
     model = small_model()
 

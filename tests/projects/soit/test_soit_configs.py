@@ -73,3 +73,17 @@ def test_recipe_is_that_of_the_release() -> None:
     assert cfg.train.max_iter == pytest.approx(50 * images / cfg.train.total_batch_size, abs=2)
     schedule = instantiate(cfg.lr_multiplier)
     assert [schedule(share) for share in (0.0, 0.79, 0.81, 0.999)] == [1.0, 1.0, 0.1, 0.1]
+
+
+def test_reference_points_of_learned_queries_learn_as_slowly_as_the_backbone() -> None:
+    readme = Path(__file__).parents[3] / "projects" / "soit" / "README.md"
+    row = next(row for row in readme.read_text().splitlines() if "queries.kind=learned" in row)
+    overrides = row.split("`")[1].split()
+    cfg = apply_overrides(load_config("soit/soit_r50_50ep.py"), overrides)
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    cfg.optimizer.params.model = model
+    rates = {p: group["lr"] for group in instantiate(cfg.optimizer.params) for p in group["params"]}
+    points = model.queries.queries.reference_points
+    assert rates[points.weight] == rates[points.bias] == pytest.approx(2e-5)
+    assert rates[model.queries.queries.embed.weight] == pytest.approx(2e-4)
