@@ -347,6 +347,15 @@ def test_a_file_that_is_not_in_coco_format_is_an_error_that_says_why(
     assert "annotations.json" in str(error.value)
 
 
+def test_a_folder_or_an_endless_nesting_in_place_of_a_json_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot be read .*: give a JSON file"):
+        read_coco_json(tmp_path, tmp_path)
+    file = tmp_path / "deep.json"
+    file.write_text("[" * 200_000)
+    with pytest.raises(ValueError, match="is not valid JSON"):
+        read_coco_json(file, tmp_path)
+
+
 def test_files_that_are_no_json_objects_are_errors(tmp_path: Path) -> None:
     for text, message in (("{", "not valid JSON"), ("[]", "this is a list"), ("\xff", "JSON")):
         (tmp_path / "a.json").write_bytes(text.encode("latin-1"))

@@ -130,6 +130,18 @@ def run(args: argparse.Namespace) -> None:
     except USER_ERRORS as error:
         _logger.debug("In full:", exc_info=True)  # into log.txt; the user sees one line
         raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        _logger.debug("In full:", exc_info=True)
+        _logger.warning("Stopped from the keyboard. %s", _how_to_go_on(cfg))
+        raise SystemExit(130) from None  # what shells give for Ctrl-C
+
+
+def _how_to_go_on(cfg: DictConfig) -> str:
+    file = Checkpointer(torch.nn.Module(), cfg.train.output_dir).get_checkpoint_file()
+    if not file:
+        period = cfg.train.checkpointer.period
+        return f"No checkpoint was written yet (train.checkpointer.period={period})"
+    return f"The last checkpoint is {file}: the same command with --resume goes on from it"
 
 
 def _train(cfg: DictConfig, *, resume: bool) -> None:
