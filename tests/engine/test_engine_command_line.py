@@ -257,6 +257,25 @@ def test_validation_data_that_cannot_be_used_are_an_error_before_the_first_step(
     assert not list((tmp_path / "out").glob("*.pth"))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unusable_image_is_one_line_wherever_it_is_read(
+    tmp_path: Path, own_config: str, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
+    flags = write_own_data(tmp_path)
+    for name in ("3.png", "9.png"):
+        Image.new("RGB", (17, 12)).save(tmp_path / name)
+    mapper = "dataloader.train.mapper={_target_: queryseg.data.mapper.InstanceMapper, "
+    changes = [
+        mapper + "is_train: true, augmentations: []}",
+        f"dataloader.train.num_workers={workers}",
+    ]
+    message = refused(capsys, "--config-file", own_config, *flags, *changes)
+    assert len(message.splitlines()) == 1
+    assert message.startswith("error: image ")
+    assert "the file is 17 x 12 pixels (width x height)" in message
+    assert "Correct width and height in the json" in message
+
+
 def test_a_config_of_own_data_asks_for_the_flags_again(
     tmp_path: Path, own_config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
