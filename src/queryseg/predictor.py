@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from queryseg.checkpoint import CheckpointError, load_into, open_checkpoint
 from queryseg.class_names import dataset_class_names
+from queryseg.data.augmentations import augment
 from queryseg.data.image import read_image
 from queryseg.engine.config import load_config
 from queryseg.engine.run_setup import resolve_device
@@ -88,7 +89,7 @@ class Predictor:
             follows objects also `pred_track_ids`.
 
         Raises:
-            BadImageError: the file is not a readable image.
+            BadImageError: the file is not a readable image, or one that cannot be resized.
             ValueError: pixels of another shape or type.
         """
         if isinstance(image, np.ndarray):
@@ -102,7 +103,7 @@ class Predictor:
         """Segment pixels (H, W, 3) uint8 that are in the model's own channel order."""
         height, width = pixels.shape[:2]
         aug_input = T.AugInput(np.ascontiguousarray(pixels))
-        self.augmentations(aug_input)
+        augment(self.augmentations, aug_input, "the image")
         image = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
         inputs = {"image": image, "height": height, "width": width}
         outputs = self.model([inputs if frame is None else {**inputs, "frame": frame}])

@@ -70,6 +70,40 @@ def test_case_2_an_image_with_a_crowd_only_trains_with_none(small_set: Any) -> N
 
 
 @pytest.mark.parametrize(
+    ("flag", "iscrowd"),
+    [("0", 0), ("false", 0), (" No ", 0), (None, 0), (0.0, 0), ("1", 1), ("True", 1), (True, 1)],
+)
+def test_a_crowd_flag_written_as_a_word_means_what_it_says(
+    small_set: Any, flag: Any, iscrowd: int
+) -> None:
+    small_set.add_image(1)
+    small_set.add_object(1, iscrowd=flag)
+    (image,) = loaded_images(small_set)
+    assert image["annotations"][0]["iscrowd"] == iscrowd
+    assert len(mapped(image)) == 1 - iscrowd
+    assert kinds(small_set) == set()
+
+
+@pytest.mark.parametrize("flag", ["maybe", [1], {}])
+def test_a_crowd_flag_that_cannot_be_read_is_reported_and_costs_no_object(
+    small_set: Any, flag: Any
+) -> None:
+    small_set.add_image(1)
+    small_set.add_object(1, iscrowd=flag)
+    assert len(mapped(loaded_images(small_set)[0])) == 1
+    assert kinds(small_set) == {("flag-values", Effect.HANDLED)}
+
+
+@pytest.mark.parametrize("area", [10**400, float("nan"), 0, -3, "80", None])
+def test_an_area_that_is_no_positive_number_is_not_taken_over(small_set: Any, area: Any) -> None:
+    small_set.add_image(1)
+    small_set.add_object(1, area=area)
+    (image,) = loaded_images(small_set)
+    assert "area" not in image["annotations"][0]
+    assert len(mapped(image)) == 1
+
+
+@pytest.mark.parametrize(
     ("polygons", "kind"),
     [
         ([[1, 1, 5, 5]], "polygon-points"),
@@ -81,6 +115,9 @@ def test_case_2_an_image_with_a_crowd_only_trains_with_none(small_set: Any) -> N
         ([[3, 1, 3, 5, 3, 9]], "polygon-flat"),
         ([[3, 1, 3, 1e9, 9, 9]], "polygon-far"),
         ([[3, 1, 3, 1e308, 9, 1e308, 1e308, 1]], "polygon-values"),
+        ([[3, 1, 3, 10**400, 9, 9]], "polygon-values"),
+        ([[[4, 6], [14, 6], [14, 14], [4, 14]]], "polygon-values"),
+        ([[4, 6], [14, 6], [14, 14]], "polygon-points"),
         ([[40, 1, 60, 1, 60, 20]], "outside-image"),
         ([[3, -30, 20, -30, 20, -2]], "outside-image"),
         ([], "no-segmentation"),
@@ -128,6 +165,7 @@ def test_a_polygon_without_its_outer_list_is_taken(small_set: Any) -> None:
         ([4, 6, 10], "box-values"),
         ([4, 6, 10, float("inf")], "box-values"),
         (["4", 6, 10, 8], "box-values"),
+        ([10**400, 6, 10, 8], "box-values"),
         ([], "box-missing"),
         (None, "box-missing"),
         (..., "box-missing"),
@@ -176,6 +214,8 @@ def test_cases_6_7_8_all_notations_may_be_mixed_in_one_file(small_set: Any) -> N
     [
         ({"size": [32, 24], "counts": SQUARE_RUNS}, "rle-size"),
         ({"size": [24, 32], "counts": [5, 5]}, "rle-counts"),
+        ({"size": [24, 32], "counts": [2**62, 2**62, 2**62, 2**62 + 24 * 32]}, "rle-counts"),
+        ({"size": [24, 32], "counts": [2**70, 1]}, "rle-counts"),
         ({"size": [24, 32], "counts": "%%%"}, "rle-counts"),
         ({"size": [24, 32]}, "rle-counts"),
         ({"counts": SQUARE_RUNS}, "rle-size"),
@@ -305,6 +345,15 @@ def test_a_file_that_is_not_in_coco_format_is_an_error_that_says_why(
     with pytest.raises(ValueError, match=message) as error:
         loaded_images(small_set)
     assert "annotations.json" in str(error.value)
+
+
+def test_a_folder_or_an_endless_nesting_in_place_of_a_json_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot be read .*: give a JSON file"):
+        read_coco_json(tmp_path, tmp_path)
+    file = tmp_path / "deep.json"
+    file.write_text("[" * 200_000)
+    with pytest.raises(ValueError, match="is not valid JSON"):
+        read_coco_json(file, tmp_path)
 
 
 def test_files_that_are_no_json_objects_are_errors(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The mapper against naive decoding, moving and cropping of masks, and against Detectron2's own."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,19 @@ def nearest_places(old: int, new: int) -> tuple[list[int], np.ndarray]:
     """The old place of every new pixel's centre, and which of them are not ties."""
     centres = [(i + 0.5) * old / new for i in range(new)]
     return [int(c) for c in centres], np.array([abs(c - round(c)) > 1e-9 for c in centres])
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_an_image_of_which_resizing_leaves_nothing_is_named_with_its_size(
+    tmp_path: Path, is_train: bool
+) -> None:
+    file = tmp_path / "line.png"
+    Image.new("RGB", (700, 1)).save(file)
+    mapper = InstanceMapper(is_train=is_train, augmentations=[T.ResizeShortestEdge(1, 40)])
+    record = {"file_name": str(file), "image_id": 7, "height": 1, "width": 700, "annotations": []}
+    with pytest.raises(BadImageError, match=r"image 7 \(.*line\.png\): 700 x 1 pixels") as caught:
+        mapper(record)
+    assert "Crop or pad the image" in str(caught.value)
 
 
 def random_polygon(rng: np.random.RandomState) -> list[float]:

@@ -165,3 +165,15 @@ def test_a_file_that_is_not_there_has_its_own_exit_code(
 ) -> None:
     assert main(["--json", "gone.json", "--images", "."]) == 2
     assert "no such annotation file: gone.json" in capsys.readouterr().out
+
+
+def test_an_image_folder_that_is_not_there_is_one_error_and_not_one_an_image(
+    small_set: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for image_id in (1, 2, 3):
+        small_set.add_image(image_id)
+        small_set.add_object(image_id)
+    json_file, _ = small_set.write()
+    nowhere = tmp_path / "nowhere"
+    assert main(["--json", str(json_file), "--images", str(nowhere)]) == 2
+    assert capsys.readouterr().out == f"error: no such image folder: {nowhere}\n"

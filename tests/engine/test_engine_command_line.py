@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from tiny_training import TinyModel, tiny_config
 
 from queryseg.checkpoint import Checkpointer
-from queryseg.engine import load_config, train_main
+from queryseg.engine import LazyTrainer, load_config, train_main
 from queryseg.engine.command_line import build_parser, read_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -228,6 +229,124 @@ def test_mistakes_on_the_command_line_give_one_line_before_anything_is_built(
     assert "at least 1: got 0" in refused(capsys, *base, "--batch-size", "0")
     assert "set train.init_checkpoint=FILE" in refused(capsys, *base, "--eval-only")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("annotations", "message"),
+    [
+        (lambda content: content["annotations"].clear(), "own.json) has no usable annotations"),
+        (lambda content: content["images"][0].update(file_name="gone.png"), "gone.png: no such"),
+    ],
+)
+def test_validation_data_that_cannot_be_used_are_an_error_before_the_first_step(
+    tmp_path: Path,
+    own_config: str,
+    capsys: pytest.CaptureFixture[str],
+    annotations: Callable[[dict[str, Any]], None],
+    message: str,
+) -> None:
+    (tmp_path / "train").mkdir()
+    train_flags = write_own_data(tmp_path / "train")[:4]
+    val_flags = write_own_data(tmp_path)[4:]
+    content = json.loads(Path(val_flags[1]).read_text())
+    annotations(content)
+    Path(val_flags[1]).write_text(json.dumps(content))
+    evaluator = "dataloader.evaluator._target_=queryseg.evaluation.COCOEvaluator"
+    argv = ["--config-file", own_config, *train_flags, *val_flags, evaluator]
+    assert message in refused(capsys, *argv)
+    assert not list((tmp_path / "out").glob("*.pth"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unusable_image_is_one_line_wherever_it_is_read(
+    tmp_path: Path, own_config: str, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
+    flags = write_own_data(tmp_path)
+    for name in ("3.png", "9.png"):
+        Image.new("RGB", (17, 12)).save(tmp_path / name)
+    mapper = "dataloader.train.mapper={_target_: queryseg.data.mapper.InstanceMapper, "
+    changes = [
+        mapper + "is_train: true, augmentations: []}",
+        f"dataloader.train.num_workers={workers}",
+    ]
+    message = refused(capsys, "--config-file", own_config, *flags, *changes)
+    assert len(message.splitlines()) == 1
+    assert message.startswith("error: image ")
+    assert "the file is 17 x 12 pixels (width x height)" in message
+    assert "Correct width and height in the json" in message
+
+
+def test_a_config_of_own_data_asks_for_the_flags_again(
+    tmp_path: Path, own_config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = ["dataloader.train.dataset.names=own_train_mine_0123abcd"]
+    message = refused(capsys, "--config-file", own_config, *saved)
+    assert "'own_train_mine_0123abcd' was given by the flags of an earlier run" in message
+    assert "give --train-json" in message
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line(
+    tmp_path: Path, config_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for folder in ("taken", "taken/below"):
+        output = f"train.output_dir={tmp_path}/{folder}"
+        message = refused(capsys, "--config-file", config_file, output)
+        assert f"train.output_dir is {tmp_path}/{folder}" in message
+        assert "choose another" in message
+
+
+def test_a_keyboard_interrupt_says_how_to_go_on_and_the_run_does(
+    tmp_path: Path,
+    config_file: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base = ["--config-file", config_file]
+    for stop_in, advice in ((1, "No checkpoint was written yet"), (5, "with --resume")):
+        with monkeypatch.context() as patch:
+            patch.setattr(LazyTrainer, "run_step", interrupted_in(stop_in))
+            with pytest.raises(SystemExit) as stop:
+                train_main([*base, "train.checkpointer.period=2"])
+        shown = capsys.readouterr()
+        assert stop.value.code == 130
+        assert "Stopped from the keyboard" in shown.out
+        assert advice in shown.out
+        assert "Traceback" not in shown.out + shown.err
+    assert "model_0000003.pth: the same command" in shown.out
+    train_main([*base, "--resume"])
+    assert "going on with iteration 4" in capsys.readouterr().out
+
+
+def interrupted_in(iteration: int) -> Callable[[LazyTrainer], None]:
+    run_step = LazyTrainer.run_step
+
+    def step(self: LazyTrainer) -> None:
+        if self.iter == iteration:
+            raise KeyboardInterrupt
+        run_step(self)
+
+    return step
+
+
+def test_the_console_shows_one_line_of_an_error_and_the_file_all(
+    tmp_path: Path, config_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = ["dataloader.train.mapper.broken_image=105", "train.max_iter=30"]
+    with pytest.raises(SystemExit):
+        train_main(["--config-file", config_file, *broken])
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.out + shown.err
+    assert "Traceback" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_what_every_evaluation_reads_is_described_once_a_run(
+    tmp_path: Path, own_config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = write_own_data(tmp_path)
+    for _ in range(2):
+        train_main(["--config-file", own_config, *flags, "train.eval_period=1"])
+        assert capsys.readouterr().out.count("own.json: 2 images, 2 objects, 2 classes") == 1
 
 
 def test_a_missing_checkpoint_is_named_with_those_that_are_there(

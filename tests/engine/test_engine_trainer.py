@@ -324,6 +324,9 @@ def test_a_loader_without_a_start_is_trained_on_and_resuming_says_what_is_lost(
         ({"best_checkpoint": {"mode": "most"}}, "train.best_checkpoint.mode is 'most'"),
         ({"device": "gpu"}, "train.device is 'gpu': use auto, cpu or cuda"),
         ({"seed": -1}, "train.seed is -1"),
+        ({"max_iter": 0}, "train.max_iter is 0: it must be at least 1"),
+        ({"max_iter": -1}, "train.max_iter is -1"),
+        ({"accumulate": 3}, "train.accumulate=3 does not divide the 4 images"),
     ],
 )
 def test_an_impossible_setting_is_named_with_its_cure(
@@ -331,6 +334,30 @@ def test_an_impossible_setting_is_named_with_its_cure(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         LazyTrainer(tiny_config(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("part", ["evaluator", "test"])
+def test_data_that_cannot_be_evaluated_on_stop_a_training_before_its_first_step(
+    tmp_path: Path, part: str
+) -> None:
+    class NothingToEvaluate(LazyTrainer):
+        @classmethod
+        def build_evaluator(cls, cfg: Any, dataset_name: str | None = None) -> Any:
+            return broken() if part == "evaluator" else super().build_evaluator(cfg)
+
+        @classmethod
+        def build_test_loader(cls, cfg: Any, dataset_name: str | None = None) -> Any:
+            return broken() if part == "test" else super().build_test_loader(cfg)
+
+    def broken() -> Any:
+        raise ValueError("val.json cannot be used")
+
+    trainer = NothingToEvaluate(tiny_config(tmp_path))
+    before = weights(trainer.model)
+    with pytest.raises(ValueError, match=r"val\.json cannot be used"):
+        trainer.train()
+    assert torch.equal(weights(trainer.model), before)
+    assert not list(tmp_path.glob("*.pth"))
 
 
 def test_a_missing_section_is_named(tmp_path: Path) -> None:

@@ -321,7 +321,7 @@ def test_nothing_to_evaluate_against_is_an_error_before_inference(
 ) -> None:
     content["annotations"] = []
     name = registered(content, tmp_path, shapes_root / "val")
-    with pytest.raises(ValueError, match="has no annotations: there is nothing to evaluate"):
+    with pytest.raises(ValueError, match="has no usable annotations: there is nothing to evaluate"):
         COCOEvaluator(name, output_dir=str(tmp_path))
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from queryseg.checkpoint import Checkpointer, CheckpointError
+from queryseg.data.image import BadImageError
 from queryseg.data.mapper import InstanceMapper
 from queryseg.predictor import Predictor
 
@@ -139,6 +140,12 @@ def test_pixels_of_another_kind_are_refused(tmp_path: Path, pixels: np.ndarray):
     predictor = Predictor(make_config(), save_weights(tmp_path), device="cpu")
     with pytest.raises(ValueError, match=r"expected pixels \(H, W, 3\) uint8"):
         predictor(pixels)
+
+
+def test_an_image_of_which_resizing_leaves_nothing_says_its_size(tmp_path: Path):
+    predictor = Predictor(make_config(), save_weights(tmp_path), device="cpu")
+    with pytest.raises(BadImageError, match="900 x 1 pixels"):
+        predictor(np.zeros((1, 900, 3), np.uint8))
 
 
 def test_without_weights_there_is_no_prediction():

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -11,6 +11,7 @@ from queryseg.data.masks import compressed, rle_fault
 from queryseg.data.problems import Effect, Problem
 
 BOX_SLACK = 2.0  # pixels a box may reach beyond the image without being reported
+_FLAG_WORDS = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,46 @@ def read_annotation(
     box, fault = _read_box(raw.get("bbox"), image)
     if fault is not None:
         report(*fault)
+    crowd = False
+    for key in ("iscrowd", "ignore"):
+        flag = as_flag(raw.get(key))
+        if flag is None:
+            report(
+                "flag-values", Effect.HANDLED, f"{key} {raw[key]!r:.40} is not 0 or 1: taken as 0"
+            )
+        crowd = crowd or bool(flag)
     annotation = {
         "id": raw.get("id"),
         "category_id": raw.get("category_id"),
-        "iscrowd": int(bool(raw.get("iscrowd", 0)) or bool(raw.get("ignore", 0))),
+        "iscrowd": int(crowd),
         "bbox": box if box is not None else _box_of(segmentation, image),
         "segmentation": segmentation,
     }
     area = raw.get("area")
-    if isinstance(area, (int, float)) and math.isfinite(area) and area > 0:
+    if _is_finite(area) and area > 0:
         annotation["area"] = float(area)
     return annotation, problems
+
+
+def as_flag(value: Any) -> bool | None:
+    """Whether a flag of a json is set, also where it is written as a word; None if it is neither.
+
+    >>> as_flag(1), as_flag("0"), as_flag(None), as_flag("maybe")
+    (True, False, False, None)
+    """
+    if value is None:
+        return False
+    if isinstance(value, str):
+        return _FLAG_WORDS.get(value.strip().lower())
+    return bool(value) if isinstance(value, (bool, int, float)) else None
+
+
+def _is_finite(value: Any) -> TypeGuard[float]:
+    """Whether a value is a number that a float can hold."""
+    try:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:  # JSON sets integers no limit
+        return False
 
 
 def _read_segmentation(
@@ -112,6 +142,9 @@ def _read_polygons(
 def _polygon_fault(polygon: Any, image: ImageEntry) -> tuple[str, str] | None:
     if not isinstance(polygon, list):
         return "polygon-values", f"a polygon must be a list of numbers, not {polygon!r:.40}"
+    if any(isinstance(value, (list, tuple, dict)) for value in polygon):
+        message = f"a polygon must be flat numbers x, y, x, y, ..., not {polygon!r:.40}"
+        return "polygon-values", message
     if len(polygon) % 2:
         return "polygon-odd", f"a polygon has {len(polygon)} coordinates, an odd number"
     if len(polygon) < 6:
@@ -140,7 +173,7 @@ def _read_box(
     if box is None or box == []:
         return None, ("box-missing", Effect.HANDLED, "no bbox: taken from the mask")
     valid = isinstance(box, (list, tuple)) and len(box) == 4
-    if not valid or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box):
+    if not valid or not all(map(_is_finite, box)):
         message = f"bbox {box!r:.60} is not four finite numbers: taken from the mask"
         return None, ("box-values", Effect.HANDLED, message)
     x, y, width, height = (float(v) for v in box)

@@ -12,7 +12,33 @@ import numpy as np
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import NoOpTransform, Transform
 
+from queryseg.data.image import BadImageError
+
 HUE_RANGE = 180  # OpenCV stores half degrees
+
+
+def augment(augmentations: Any, aug_input: Any, name: str) -> Any:
+    """Apply augmentations, and name the image that they cannot be applied to.
+
+    Args:
+        augmentations: Detectron2's `AugmentationList`.
+        aug_input: its `AugInput`, changed in place.
+        name: of the image, for the error message.
+
+    Returns:
+        the transforms that were applied.
+
+    Raises:
+        BadImageError: no pixel would be left, as of a very long and thin image that is scaled down.
+    """
+    height, width = aug_input.image.shape[:2]
+    try:
+        return augmentations(aug_input)
+    except ValueError as error:
+        raise BadImageError(
+            f"{name}: {width} x {height} pixels (width x height) cannot be resized and augmented "
+            f"as the config says ({error}). Crop or pad the image, or leave it out."
+        ) from error
 
 
 class RandomChoice(T.Augmentation):

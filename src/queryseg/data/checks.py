@@ -80,9 +80,11 @@ def check_dataset(
         open_images: decode every image; otherwise only look whether the files exist.
 
     Raises:
-        FileNotFoundError: no such json.
+        FileNotFoundError: no such json or folder.
         ValueError: the json is in neither format.
     """
+    if not Path(image_root).is_dir():
+        raise FileNotFoundError(f"no such image folder: {image_root}")
     coco, num_videos = _read(json_file, image_root)
     missing = find_missing_files(coco.images)
     problems = [*coco.problems, *missing, *_empty_masks(coco), *_remarks_on_classes(coco)]

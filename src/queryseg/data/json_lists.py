@@ -37,7 +37,7 @@ def read_lists(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not JSON, or not of the format.
+        ValueError: not a readable file, not JSON, or not of the format.
     """
     path = Path(json_file)
     content = _load(path)
@@ -74,7 +74,9 @@ def _load(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(f"no such annotation file: {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): give a JSON file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
 
 

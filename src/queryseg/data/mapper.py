@@ -8,6 +8,7 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 
+from queryseg.data.augmentations import augment
 from queryseg.data.image import IMAGE_FORMATS, read_image
 from queryseg.data.masks import decode_transformed, moved_polygons
 from queryseg.data.object_masks import ObjectMasks
@@ -73,7 +74,8 @@ class InstanceMapper:
         """
         pixels = self.read(dataset_dict)
         aug_input = T.AugInput(pixels)
-        transforms = self.augmentations(aug_input)
+        name = f"image {dataset_dict.get('image_id')} ({dataset_dict['file_name']})"
+        transforms = augment(self.augmentations, aug_input, name)
         return self.assemble(dataset_dict, pixels.shape[:2], aug_input.image, transforms)
 
     def read(self, dataset_dict: dict[str, Any]) -> np.ndarray:

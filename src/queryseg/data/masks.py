@@ -50,7 +50,9 @@ def rle_fault(segmentation: dict[str, Any], height: int, width: int) -> tuple[st
         runs = np.array(counts, dtype=np.int64) if isinstance(counts, list) else rle_runs(counts)
     except (ValueError, TypeError, OverflowError) as error:
         return "rle-counts", f"RLE counts cannot be read ({error})"
-    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
+    pixels = height * width
+    # Every run is looked at before their sum, which wraps around where they are huge.
+    if runs.ndim != 1 or ((runs < 0) | (runs > pixels)).any() or runs.sum() != pixels:
         return "rle-counts", f"RLE runs do not add up to {height} x {width} pixels"
     if runs[1::2].sum() == 0:
         return "empty-mask", "the mask has no pixel"

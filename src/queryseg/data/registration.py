@@ -36,6 +36,8 @@ READERS: dict[Kind, Callable[..., CocoFile | VideoFile]] = {
     Kind.COCO: read_coco_json,
     Kind.VIDEO: read_video_json,
 }
+OWN_PREFIX = "own_"
+"""How the names of sets begin that `register_own_data` made."""
 
 _logger = logging.getLogger(__name__)
 
@@ -131,6 +133,11 @@ def ensure_registered(name: str) -> None:
         return
     if name not in KNOWN_DATASETS:
         candidates = sorted({*DatasetCatalog.keys(), *KNOWN_DATASETS})
+        if name.startswith(OWN_PREFIX):
+            raise ValueError(
+                f"data set {name!r} was given by the flags of an earlier run: give --train-json, "
+                "--train-images, --val-json and --val-images again"
+            )
         close = get_close_matches(name, candidates)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise ValueError(
@@ -182,7 +189,11 @@ def get_dataset_dicts(
             )
         images = with_objects
     if not images:
-        raise ValueError(f"{', '.join(names)}: no image with a usable object is left to train on")
+        files = ", ".join(
+            f"{name} ({MetadataCatalog.get(name).get('json_file')})" for name in names
+        )
+        lack = "image with a usable object to train on" if filter_empty else "image to evaluate on"
+        raise ValueError(f"{files}: there is no {lack}")
     return images
 
 
@@ -243,7 +254,7 @@ def _read_own(json_file: str | Path, images: str | Path, kind: Kind) -> CocoFile
 def _own_name(role: str, json_file: str | Path, images: str | Path) -> str:
     paths = f"{_absolute(json_file)}\n{_absolute(images)}"
     digest = hashlib.sha256(paths.encode("utf-8")).hexdigest()[:8]
-    return f"own_{role}_{Path(json_file).stem}_{digest}"
+    return f"{OWN_PREFIX}{role}_{Path(json_file).stem}_{digest}"
 
 
 def _absolute(path: str | Path) -> str:

@@ -10,6 +10,7 @@ from detectron2.data import transforms as T
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from queryseg.data.augmentations import augment
 from queryseg.data.loader import MappedDataset, Mapper, Sample, SeededDataset, TrainLoader
 from queryseg.data.mapper import InstanceMapper
 from queryseg.data.sampler import aspect_ratio_groups
@@ -106,7 +107,7 @@ class FramePairMapper(InstanceMapper):
         key = frame_record(dataset_dict, key_frame)
         pixels = self.read(key)
         aug_input = T.AugInput(pixels)
-        transforms = self.augmentations(aug_input)
+        transforms = augment(self.augmentations, aug_input, key["file_name"])
         mapped = self.assemble(key, pixels.shape[:2], aug_input.image, transforms)
         other = frame_record(dataset_dict, self._draw_reference(dataset_dict, key_frame))
         pixels = self.read(other)

@@ -9,7 +9,7 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from queryseg.data.annotation import ImageEntry, read_annotation
+from queryseg.data.annotation import ImageEntry, as_flag, read_annotation
 from queryseg.data.coco_json import find_missing_files, map_categories
 from queryseg.data.json_lists import ANNOTATIONS, as_id, as_side, read_categories, read_lists
 from queryseg.data.problems import CHECK_HINT, Effect, Problem, of_effect, raise_if_fatal, summarise
@@ -213,7 +213,7 @@ def _attach_track(raw: dict[str, Any], video: dict[str, Any], found: VideoFile) 
     track_id, category_id = len(video["tracks"]), as_id(raw["category_id"])
     iscrowd = raw.get("iscrowd", 0)
     video["tracks"].append(
-        {"track_id": track_id, "category_id": category_id, "iscrowd": int(bool(iscrowd))}
+        {"track_id": track_id, "category_id": category_id, "iscrowd": int(bool(as_flag(iscrowd)))}
     )
     if not any(raw["segmentations"]):
         message = "no frame shows it: it counts as missed in evaluation"

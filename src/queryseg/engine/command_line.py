@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -129,7 +130,28 @@ def run(args: argparse.Namespace) -> None:
             _train(cfg, resume=args.resume)
     except USER_ERRORS as error:
         _logger.debug("In full:", exc_info=True)  # into log.txt; the user sees one line
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(f"error: {_message_of(error)}") from error
+    except KeyboardInterrupt:
+        _logger.debug("In full:", exc_info=True)
+        _logger.warning("Stopped from the keyboard. %s", _how_to_go_on(cfg))
+        raise SystemExit(130) from None  # what shells give for Ctrl-C
+
+
+def _message_of(error: Exception) -> str:
+    """What an error says; of one in a loader's worker, without the worker's traceback."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return text
+    starts = [match.end() for match in re.finditer(r"^[A-Za-z_][\w.]*: ", text, re.MULTILINE)]
+    return text[starts[-1] :].strip() if starts else text
+
+
+def _how_to_go_on(cfg: DictConfig) -> str:
+    file = Checkpointer(torch.nn.Module(), cfg.train.output_dir).get_checkpoint_file()
+    if not file:
+        period = cfg.train.checkpointer.period
+        return f"No checkpoint was written yet (train.checkpointer.period={period})"
+    return f"The last checkpoint is {file}: the same command with --resume goes on from it"
 
 
 def _train(cfg: DictConfig, *, resume: bool) -> None:

@@ -1,5 +1,6 @@
 """Where the words of a run go: short lines to the console, everything to a file."""
 
+import copy
 import logging
 import sys
 from pathlib import Path
@@ -8,14 +9,43 @@ LOGGERS = ("queryseg", "detectron2", "fvcore")
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+SAYS_THE_SAME_AGAIN = (
+    "queryseg.data.coco_json",
+    "queryseg.data.video_json",
+    "queryseg.data.registration",
+)
+"""Loggers of what is read at every evaluation."""
+
+
+class Once(logging.Filter):
+    """Lets every message through the first time only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the message is new."""
+        message = record.getMessage()
+        new = message not in self._seen
+        self._seen.add(message)
+        return new
+
+
 class ConsoleFormatter(logging.Formatter):
-    """Time and message; the level only where it is more than information."""
+    """Time and message; the level only where it is more than information, and no traceback."""
 
     def __init__(self) -> None:
         super().__init__("[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; the traceback stays in the file, and Python shows that of a bug itself."""
+        plain = copy.copy(record)
+        plain.exc_info = plain.exc_text = None
+        return super().format(plain)
+
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line without its traceback."""
+        """Message and level."""
         if record.levelno > logging.INFO:
             record.message = f"{record.levelname}: {record.message}"
         return super().formatMessage(record)
@@ -42,6 +72,8 @@ def set_up_logging(output_dir: Path, rank: int) -> None:
         logger.handlers = list(handlers)
         logger.setLevel(logging.DEBUG)
         logger.propagate = False
+    for logger in map(logging.getLogger, SAYS_THE_SAME_AGAIN):
+        logger.filters = [Once()]
     # Says the same at every evaluation.
     logging.getLogger("detectron2.data.common").setLevel(logging.WARNING)
 
@@ -53,3 +85,5 @@ def detach_handlers() -> None:
             logger.removeHandler(handler)
             handler.close()
         logger.propagate = True
+    for logger in map(logging.getLogger, SAYS_THE_SAME_AGAIN):
+        logger.filters = []

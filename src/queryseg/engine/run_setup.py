@@ -22,10 +22,19 @@ def set_up_run(cfg: DictConfig) -> None:
 
     Args:
         cfg: the config tree, of which `train` is used.
+
+    Raises:
+        ConfigError: the output folder cannot be made.
     """
     output_dir = Path(cfg.train.output_dir)
     if comm.is_main_process():
-        output_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"train.output_dir is {output_dir}, where no folder can be made "
+                f"({error.strerror}): choose another"
+            ) from error
     comm.synchronize()
     set_up_logging(output_dir, comm.get_rank())
     _logger.info(

@@ -131,11 +131,7 @@ class TrainStep:
         if self._batches is None:
             self._batches = iter(self.data_loader)
         batch = next(self._batches)
-        if len(batch) % self.accumulate:
-            raise ValueError(
-                f"train.accumulate={self.accumulate} does not divide the {len(batch)} images that "
-                "each process gets in a step"
-            )
+        check_parts(len(batch), self.accumulate)
         size = len(batch) // self.accumulate
         return [batch[start : start + size] for start in range(0, len(batch), size)]
 
@@ -207,6 +203,19 @@ class TrainStep:
         storage.put_scalar("data_time", rows[:, -1].max().item())
         if self.grad_scaler.is_enabled():
             storage.put_scalar("grad_scale", self.grad_scaler.get_scale(), smoothing_hint=False)
+
+
+def check_parts(images: int, accumulate: int) -> None:
+    """See that the images that a process gets in a step can be split into equal parts.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if images % accumulate:
+        raise ValueError(
+            f"train.accumulate={accumulate} does not divide the {images} images that each process "
+            "gets in a step"
+        )
 
 
 def _gather_rows(row: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ from queryseg.engine.progress import ProgressHook
 from queryseg.engine.random_state import get_random_state, kept_random_state, set_random_state
 from queryseg.engine.run_setup import has_tensorboard, resolve_device
 from queryseg.engine.scale_schedule import warn_about_batch
-from queryseg.engine.train_step import NonFiniteError, TrainStep
+from queryseg.engine.train_step import NonFiniteError, TrainStep, check_parts
 
 SECTIONS = ("model", "optimizer", "lr_multiplier", "dataloader", "train")
 _logger = logging.getLogger("queryseg")
@@ -76,6 +76,8 @@ class LazyTrainer(DefaultTrainer):
         missing = [section for section in SECTIONS if section not in cfg]
         if missing:
             raise ConfigError(f"the config has no {', '.join(missing)}; it needs {SECTIONS}")
+        if cfg.train.max_iter < 1:
+            raise ConfigError(f"train.max_iter is {cfg.train.max_iter}: it must be at least 1")
         if cfg.train.seed < 0:
             raise ConfigError(f"train.seed is {cfg.train.seed}: it must not be negative")
         self.cfg = cfg
@@ -152,7 +154,9 @@ class LazyTrainer(DefaultTrainer):
 
         Raises:
             FloatingPointError: a loss or a gradient is not finite.
+            FileNotFoundError, ValueError: the data to evaluate on are not there or not usable.
         """
+        self._prepare_evaluation()
         TrainerBase.train(self, self.start_iter, self.max_iter)
         return self.results
 
@@ -313,6 +317,13 @@ class LazyTrainer(DefaultTrainer):
         """
         return cfg
 
+    def _prepare_evaluation(self) -> None:
+        """Read what will be evaluated on, so that a mistake in it is found before the training."""
+        if "evaluator" in self.cfg.dataloader:
+            with kept_random_state():
+                self.build_evaluator(self.cfg)
+                self.build_test_loader(self.cfg)
+
     def _build_step(self, model: nn.Module) -> TrainStep:
         train = self.cfg.train
         optimizer = self.build_optimizer(self.cfg, model)
@@ -321,7 +332,7 @@ class LazyTrainer(DefaultTrainer):
             warn_about_batch(train.total_batch_size, loader.fingerprint["total_batch_size"])
         device_ids = [self._device.index] if self._device.type == "cuda" else None
         clip = train.clip_grad
-        return TrainStep(
+        step = TrainStep(
             create_ddp_model(model, device_ids=device_ids, **train.ddp),
             loader,
             optimizer,
@@ -330,6 +341,10 @@ class LazyTrainer(DefaultTrainer):
             accumulate=train.accumulate,
             clipper=GradientClipper(clip.mode, clip.max_norm) if clip.enabled else None,
         )
+        if isinstance(loader, TrainLoader):
+            batch = int(loader.fingerprint["total_batch_size"])
+            check_parts(batch // comm.get_world_size(), train.accumulate)
+        return step
 
     def _build_best_checkpoint(self) -> BestCheckpoint:
         train = self.cfg.train

@@ -91,10 +91,7 @@ class COCOEvaluator(Detectron2COCOEvaluator):
         self._ground_truth = _ground_truth(loaded.images)
         self._federated = FederatedLabels.of(loaded.images)
         if not self._ground_truth and (loaded.has_annotations or output_dir is None):
-            raise ValueError(
-                f"data set {dataset_name!r} has no annotations: there is nothing to evaluate "
-                "against. Give annotations, or an output_dir to store predictions for a server."
-            )
+            raise ValueError(nothing_to_evaluate(dataset_name))
 
     def reset(self) -> None:
         """Forget the predictions."""
@@ -266,6 +263,16 @@ def predictions_of(instances: Instances, image_id: int | str) -> list[dict[str, 
 def _encode(masks: torch.Tensor) -> list[dict[str, Any]]:
     binary = (masks > 0.5).to(torch.uint8).numpy()
     return mask_util.encode(np.asfortranarray(binary.transpose(1, 2, 0)))
+
+
+def nothing_to_evaluate(dataset_name: str) -> str:
+    """What is said of a set without a usable annotation."""
+    file = MetadataCatalog.get(dataset_name).get("json_file")
+    return (
+        f"data set {dataset_name!r} ({file}) has no usable annotations: there is nothing to "
+        "evaluate against. Give annotations, or, for a json without the list annotations, "
+        "dataloader.evaluator.output_dir to store predictions for a server."
+    )
 
 
 def _load(dataset_name: str) -> LoadedSet:

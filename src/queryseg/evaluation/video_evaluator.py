@@ -22,6 +22,7 @@ from queryseg.data.known_datasets import Kind
 from queryseg.data.masks import decode
 from queryseg.data.registration import ensure_registered
 from queryseg.data.video_json import LoadedVideos, load_video_json
+from queryseg.evaluation.coco_evaluator import nothing_to_evaluate
 from queryseg.evaluation.coco_metrics import Counting
 from queryseg.evaluation.identity_metrics import IdentityCounts, count_identities
 from queryseg.evaluation.video_metrics import LIMITS, count_track_matches
@@ -68,10 +69,7 @@ class VideoEvaluator(DatasetEvaluator):
         self._lengths = {v["video_id"]: v["length"] for v in loaded.videos}
         self._ground_truth = ground_truth_tracks(loaded.videos)
         if not self._ground_truth and (loaded.has_annotations or output_dir is None):
-            raise ValueError(
-                f"data set {dataset_name!r} has no annotations: there is nothing to evaluate "
-                "against. Give annotations, or an output_dir to store predictions for a server."
-            )
+            raise ValueError(nothing_to_evaluate(dataset_name))
         self.reset()
 
     def reset(self) -> None:

@@ -110,7 +110,8 @@ def draw_inputs(
                 say(f"{source}: {drawn.caption} -> {target}")
             done += 1
         except BadImageError as error:
-            _logger.warning("skipped %s", error)
+            named = "" if str(source) in str(error) else f"{source}: "
+            _logger.warning("skipped %s%s", named, error)
     if done < len(inputs):
         say(f"{len(inputs) - done} of {len(inputs)} inputs were skipped")
     return 0 if done else 1
