@@ -1,5 +1,6 @@
 """Boundary IoU in the matches of Cityscapes' script (Cheng et al., CVPR 2021)."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,16 @@ def use_boundary_overlaps(matches: Matches, min_pixels: int) -> None:
     """
     for truth_file, sides in matches.items():
         borders = _Borders(Path(truth_file))
-        for objects in sides["groundTruth"].values():
-            for truth in objects:
-                pairs = [(one, borders.counts(truth, one)) for one in truth["matchedPred"]]
-                truth["matchedPred"] = [
-                    _pair(one, truth, counts, _is_object(truth, min_pixels), min_pixels)
-                    for one, counts in pairs
-                    if counts[0]
-                ]
-        for predictions in sides["prediction"].values():
-            for found in predictions:
-                pairs = [(one, borders.counts(one, found)) for one in found["matchedGt"]]
-                found["matchedGt"] = [
-                    _pair(one, found, counts, _is_object(one, min_pixels), min_pixels)
-                    for one, counts in pairs
-                    if counts[0]
-                ]
+        for side, others in (("groundTruth", "matchedPred"), ("prediction", "matchedGt")):
+            for own in chain.from_iterable(sides[side].values()):
+                pairs = []
+                for one in own[others]:
+                    truth, found = (own, one) if side == "groundTruth" else (one, own)
+                    counts = borders.counts(truth, found)
+                    if counts[0]:
+                        is_object = _is_object(truth, min_pixels)
+                        pairs.append(_pair(one, own, counts, is_object, min_pixels))
+                own[others] = pairs
 
 
 class _Borders:
