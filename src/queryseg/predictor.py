@@ -92,18 +92,28 @@ class Predictor:
             BadImageError: the file is not a readable image, or one that cannot be resized.
             ValueError: pixels of another shape or type.
         """
+        name = "the image"
         if isinstance(image, np.ndarray):
             pixels = _checked(image)[:, :, ::-1] if self.image_format == "RGB" else _checked(image)
         else:
-            pixels = read_image(os.fspath(image), self.image_format)
-        return self.segment(pixels, frame)
+            name = os.fspath(image)
+            pixels = read_image(name, self.image_format)
+        return self.segment(pixels, frame, name)
 
     @torch.inference_mode()
-    def segment(self, pixels: np.ndarray, frame: int | None = None) -> Instances:
-        """Segment pixels (H, W, 3) uint8 that are in the model's own channel order."""
+    def segment(
+        self, pixels: np.ndarray, frame: int | None = None, name: str = "the image"
+    ) -> Instances:
+        """Segment pixels (H, W, 3) uint8 that are in the model's own channel order.
+
+        Args:
+            pixels: of the image.
+            frame: its number in a video.
+            name: what an error calls it.
+        """
         height, width = pixels.shape[:2]
         aug_input = T.AugInput(np.ascontiguousarray(pixels))
-        augment(self.augmentations, aug_input, "the image")
+        augment(self.augmentations, aug_input, name)
         image = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
         inputs = {"image": image, "height": height, "width": width}
         outputs = self.model([inputs if frame is None else {**inputs, "frame": frame}])

@@ -89,7 +89,9 @@ def test_curves_bulge_beyond_their_chord(tmp_path: Path, images: Path) -> None:
     assert abs(rows[0] - (30 - 0.75 * 25)) <= 1 and rows[-1] == 29
 
 
-def test_names_and_flags_of_the_json_are_those_of_its_toolkit(tmp_path: Path, images: Path) -> None:
+def test_names_and_flags_of_the_json_are_those_of_its_toolkit(
+    tmp_path: Path, images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     square = [{"vertices": [[10, 5], [30, 5], [30, 20], [10, 20]], "types": "LLLL"}]
     expected = [
         ("van", {}, ("car", 0)),
@@ -102,6 +104,7 @@ def test_names_and_flags_of_the_json_are_those_of_its_toolkit(tmp_path: Path, im
         ("road", {}, None),
     ]
     labels = [{"category": c, "attributes": a, "poly2d": square} for c, a, _ in expected]
+    labels += [{"category": "car", "poly2d": []}, {"category": "road", "poly2d": square}]
     (tmp_path / "labels.json").write_text(json.dumps([{"name": "a.jpg", "labels": labels}]))
     output = tmp_path / "coco.json"
     arguments = ["--labels", str(tmp_path / "labels.json"), "--images", str(images)]
@@ -110,6 +113,9 @@ def test_names_and_flags_of_the_json_are_those_of_its_toolkit(tmp_path: Path, im
     names = {one["id"]: one["name"] for one in content["categories"]}
     found = [(names[a["category_id"]], a["iscrowd"]) for a in content["annotations"]]
     assert found == [one for _, _, one in expected if one]
+    (said,) = caplog.messages
+    assert said.startswith(str(tmp_path / "labels.json"))
+    assert said.endswith("left out, of no class here or without an outline: 2 x road, 1 x car")
 
 
 def test_labels_that_are_none_are_refused_in_one_line(
@@ -119,4 +125,7 @@ def test_labels_that_are_none_are_refused_in_one_line(
     arguments = ["--images", str(images), "--output", str(tmp_path / "out.json"), "--labels"]
     assert main([*arguments, str(tmp_path / "labels.json")]) == 2
     assert "holds no list of frames" in capsys.readouterr().out
+    (tmp_path / "labels.json").write_text('[{"name": "a.jpg"}, {"labels": []}]')
+    assert main([*arguments, str(tmp_path / "labels.json")]) == 2
+    assert "labels.json: frame 1 has no name of an image" in capsys.readouterr().out
     assert main([*arguments, str(tmp_path / "nothing")]) == 2

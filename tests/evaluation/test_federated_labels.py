@@ -103,6 +103,22 @@ def test_a_class_counts_where_it_was_looked_for(tmp_path: Path) -> None:
         assert evaluator.evaluate()["segm"]["AP"] == pytest.approx(expected, abs=0.01)
 
 
+def test_an_image_that_says_nothing_was_searched_for_every_class(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [{"id": 1, "neg_category_ids": []}, {"id": 2}]
+    images = [{**image, "file_name": f"{image['id']}.jpg"} for image in images]
+    dog = _annotation(1, 1, 2, _mask(SQUARE))
+    (tmp_path / "set.json").write_text(json.dumps(_content(images, [dog])))
+    register_coco_json("federated_partly", tmp_path / "set.json", tmp_path)
+    with caplog.at_level("INFO"):
+        evaluator = COCOEvaluator("federated_partly", ["segm"], distributed=False)
+    assert "does not count there" in caplog.text
+    evaluator.process([{"image_id": 1}], [_found([_mask(SQUARE)], [1], [0.5])])
+    evaluator.process([{"image_id": 2}], [_found([_mask(SQUARE)], [1], [0.9])])
+    assert evaluator.evaluate()["segm"]["AP"] == pytest.approx(50, abs=0.01)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.filterwarnings("ignore:The .warn. method")
 @pytest.mark.parametrize("task", ["segm", "bbox"])

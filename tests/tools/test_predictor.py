@@ -10,6 +10,7 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.structures import BitMasks, Instances
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from torch import nn
 
 from queryseg.checkpoint import Checkpointer, CheckpointError
@@ -146,6 +147,9 @@ def test_an_image_of_which_resizing_leaves_nothing_says_its_size(tmp_path: Path)
     predictor = Predictor(make_config(), save_weights(tmp_path), device="cpu")
     with pytest.raises(BadImageError, match="900 x 1 pixels"):
         predictor(np.zeros((1, 900, 3), np.uint8))
+    Image.new("RGB", (900, 1)).save(tmp_path / "line.png")
+    with pytest.raises(BadImageError, match=r"line\.png: 900 x 1 pixels"):
+        predictor(tmp_path / "line.png")
 
 
 def test_without_weights_there_is_no_prediction():

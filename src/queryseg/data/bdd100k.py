@@ -6,7 +6,9 @@ with the class in red, attributes in green, and the number of the object in blue
 
 import argparse
 import json
+import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,20 +42,30 @@ IGNORED_NAMES = {"other person": "pedestrian", "other vehicle": "car", "trailer"
 CROWD, IGNORED = 2, 1  # bits of the green channel
 CURVE_POINTS = 8
 
+_logger = logging.getLogger(__name__)
+
 Labels = list[tuple[str, bool, Any]]  # class name, crowd, COCO segmentation
 
 
 def read_json(labels: Path) -> Iterator[tuple[str, Labels]]:
-    """Image names and objects of a json of BDD100K; classes that are no objects are left out.
+    """Image names and objects of a json of BDD100K.
+
+    Labels of other classes, such as lanes, and those without an outline are left out; at the end
+    one warning counts them by class.
 
     Raises:
-        ValueError: not a list of frames.
+        ValueError: not a list of frames, or a frame without the name of its image.
     """
     content = json.loads(labels.read_text(encoding="utf-8"))
     frames = content.get("frames") if isinstance(content, dict) else content
     if not isinstance(frames, list):
         raise ValueError(f"{labels} is no BDD100K json: it holds no list of frames")
-    for frame in frames:
+    left_out: Counter[str] = Counter()
+    for number, frame in enumerate(frames):
+        if not isinstance(frame, dict) or not isinstance(frame.get("name"), str):
+            raise ValueError(
+                f"{labels}: frame {number} has no name of an image: add it, or take the frame out"
+            )
         objects: Labels = []
         for label in frame.get("labels") or ():
             category = label.get("category")
@@ -63,7 +75,15 @@ def read_json(labels: Path) -> Iterator[tuple[str, Labels]]:
                 flags = label.get("attributes") or {}
                 crowd = category in IGNORED_NAMES or flags.get("crowd") or flags.get("ignored")
                 objects.append((name, bool(crowd), segmentation))
+            else:
+                left_out[str(category)] += 1
         yield frame["name"], objects
+    if left_out:
+        _logger.warning(
+            "%s: left out, of no class here or without an outline: %s",
+            labels,
+            ", ".join(f"{count} x {name}" for name, count in left_out.most_common()),
+        )
 
 
 def read_bitmasks(folder: Path) -> Iterator[tuple[str, Labels]]:

@@ -90,6 +90,12 @@ class COCOEvaluator(Detectron2COCOEvaluator):
         self._sizes = [(image["height"], image["width"]) for image in loaded.images]
         self._ground_truth = _ground_truth(loaded.images)
         self._federated = FederatedLabels.of(loaded.images)
+        if self._federated is not None:
+            _logger.info(
+                "%s: images say which classes they were searched for; what is found of others does "
+                "not count there, as in the LVIS API",
+                dataset_name,
+            )
         if not self._ground_truth and (loaded.has_annotations or output_dir is None):
             raise ValueError(nothing_to_evaluate(dataset_name))
 

@@ -19,7 +19,8 @@ class FederatedLabels:
     crowd that fills the image.
 
     Attributes:
-        searched: classes that an image has objects of, or none for certain.
+        searched: classes that an image has objects of, or none for certain. An image that does not
+            say was searched for all, and is not in it.
         unfinished: classes of which objects may lack annotations.
     """
 
@@ -38,14 +39,20 @@ class FederatedLabels:
             return None
         searched, unfinished = {}, {}
         for image in images:
-            present = {one["category_id"] for one in image.get("annotations", ())}
-            searched[image["image_id"]] = frozenset(present.union(image["neg_category_ids"]))
+            if "neg_category_ids" in image:
+                present = {one["category_id"] for one in image.get("annotations", ())}
+                searched[image["image_id"]] = frozenset(present.union(image["neg_category_ids"]))
             unfinished[image["image_id"]] = frozenset(image.get("not_exhaustive_category_ids", ()))
         return cls(searched, unfinished)
 
     def judged(self, predictions: Sequence[Mapping[str, Any]]) -> list[Any]:
         """The predictions of classes that their images were searched for."""
-        return [p for p in predictions if p["category_id"] in self.searched[p["image_id"]]]
+        return [
+            p
+            for p in predictions
+            if p["image_id"] not in self.searched
+            or p["category_id"] in self.searched[p["image_id"]]
+        ]
 
     def crowds(
         self, predictions: Sequence[Mapping[str, Any]], sizes: Mapping[ImageId, tuple[int, int]]
