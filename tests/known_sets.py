@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -14,17 +15,18 @@ from queryseg.data.known_datasets import DATASETS_ROOT_VARIABLE, KNOWN_DATASETS
 def datasets_in(root: Path) -> Iterator[Path]:
     """Inside, the known names mean the sets in `root`.
 
-    Names are registered once per process, with the folder of that moment: they are forgotten
-    before and after.
+    Names are registered once per process, with the folder of that moment: what they meant before
+    is forgotten inside and comes back after.
     """
-    _forget_known_sets()
-    with mock.patch.dict("os.environ", {DATASETS_ROOT_VARIABLE: str(root)}):
-        yield root
-    _forget_known_sets()
+    before = [(catalog, _taken_out(catalog)) for catalog in (DatasetCatalog, MetadataCatalog)]
+    try:
+        with mock.patch.dict("os.environ", {DATASETS_ROOT_VARIABLE: str(root)}):
+            yield root
+    finally:
+        for catalog, entries in before:
+            _taken_out(catalog)
+            catalog.update(entries)
 
 
-def _forget_known_sets() -> None:
-    for name in KNOWN_DATASETS:
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            if name in catalog:
-                catalog.pop(name)
+def _taken_out(catalog: Any) -> dict[str, Any]:
+    return {name: catalog.pop(name) for name in KNOWN_DATASETS if name in catalog}
